@@ -1,0 +1,31 @@
+"""Where the snapshots of a feature view lie, relative to the feature repo."""
+
+from __future__ import annotations
+
+from feast import FileSource
+from feast.data_format import ParquetFormat
+
+from feature_repo.contract import CREATED_TIMESTAMP, EVENT_TIMESTAMP
+
+OFFLINE_FOLDER = "data/offline"
+
+
+def snapshot_folder(view: str) -> str:
+    """Folder of a view's snapshots, one parquet file per daily cut-off inside."""
+    return f"{OFFLINE_FOLDER}/{view}"
+
+
+def snapshot_source(view: str) -> FileSource:
+    """Source of a view.
+
+    The path is the folder, not a `*.parquet` glob: Feast's schema inference, its Dask and Spark stores and DuckDB all
+    read a folder, while pyarrow, which Feast uses for schemas, does not expand globs.
+    """
+    return FileSource(
+        name=f"{view}_source",
+        path=snapshot_folder(view),
+        file_format=ParquetFormat(),
+        timestamp_field=EVENT_TIMESTAMP,
+        created_timestamp_column=CREATED_TIMESTAMP,
+        description=f"Daily snapshots of {view}.",
+    )

@@ -1,0 +1,125 @@
+"""Errors as clients see them: `{"error": {"code", "message", "field", "value", "remedy"}}`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+logger = logging.getLogger(__name__)
+
+LONGEST_SHOWN_VALUE = 200
+"""Characters of an offending value that an answer repeats."""
+REMEDIES = {
+    "extra_forbidden": "remove the field or correct its name; /docs lists the fields",
+    "missing": "add the field",
+    "json_invalid": "send one JSON object, encoded in UTF-8",
+}
+BY_STATUS = {
+    400: ("malformed_json", "send one JSON object, encoded in UTF-8"),
+    404: ("not_found", "see /docs for the routes"),
+    405: ("method_not_allowed", "see /docs for the methods of each route"),
+    413: ("body_too_long", "send fewer ids per request"),
+}
+
+
+class ErrorDetail(BaseModel):
+    """What was wrong with a request."""
+
+    code: str
+    """Stable name of the error, for programs."""
+    message: str
+    """What must hold and what was got, for people."""
+    field: str | None = None
+    """Path of the offending field in the request."""
+    value: Any = None
+    """The offending value, shortened when long."""
+    remedy: str = ""
+    """What to do."""
+
+
+class ErrorAnswer(BaseModel):
+    """Body of every answer with status 400 or above."""
+
+    error: ErrorDetail
+
+
+class RequestError(Exception):
+    """A request that cannot be answered as asked."""
+
+    def __init__(self, detail: ErrorDetail, status: int = 422) -> None:
+        super().__init__(detail.message)
+        self.detail = detail
+        self.status = status
+
+
+class NotReadyError(RequestError):
+    """The server has no release to answer from."""
+
+    def __init__(self, reason: str) -> None:
+        detail = ErrorDetail(code="not_ready", message=reason, remedy="see /readyz and the server's log")
+        super().__init__(detail, status=503)
+
+
+def error_response(detail: ErrorDetail, status: int) -> Response:
+    """JSON answer for an error; ASCII only, so that any received text can be repeated."""
+    body = {"error": detail.model_dump() | {"value": shown(detail.value)}}
+    return Response(json.dumps(body, allow_nan=False), status, media_type="application/json")
+
+
+def shown(value: Any) -> Any:
+    """The value if it is short and plain JSON, else the start of its text."""
+    if value is None or (isinstance(value, int) and value.bit_length() <= 64):
+        return value
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= LONGEST_SHOWN_VALUE else text[:LONGEST_SHOWN_VALUE] + "…"
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every error of the app in the one format."""
+    app.add_exception_handler(RequestError, _on_request_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_crash)
+
+
+async def _on_request_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return error_response(error.detail, error.status)
+
+
+async def _on_invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    malformed = first["type"] == "json_invalid"
+    detail = ErrorDetail(
+        code="malformed_json" if malformed else "invalid_request",
+        message=f"{_field(first) or 'body'}: {first['msg']}",
+        field=_field(first),
+        value=None if first["type"] == "missing" else first.get("input"),
+        remedy=REMEDIES.get(first["type"], "correct the value; /docs lists types and bounds"),
+    )
+    return error_response(detail, 400 if malformed else 422)
+
+
+def _field(problem: dict[str, Any]) -> str | None:
+    """Path of a field within the body, such as `pin_ids.3`."""
+    return ".".join(str(part) for part in problem["loc"][1:]) or None
+
+
+async def _on_http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code, remedy = BY_STATUS.get(error.status_code, (f"http_{error.status_code}", "see /docs"))
+    detail = ErrorDetail(code=code, message=str(error.detail), remedy=remedy)
+    return error_response(detail, error.status_code)
+
+
+async def _on_crash(request: Request, error: Exception) -> Response:
+    logger.error("event=request_failed path=%s", request.url.path, exc_info=error)
+    detail = ErrorDetail(code="internal_error", message="the request failed", remedy="see the server's log")
+    return error_response(detail, 500)

@@ -1,0 +1,56 @@
+"""An exported model as an ONNX Runtime session: named arrays in, one named array out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from feature_repo.encoding import Array
+from serving.artifacts import ReleaseError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnnxModel:
+    """One loaded program; safe to call from many threads at once."""
+
+    name: str
+    """File that holds the program."""
+    session: Any
+    """`onnxruntime.InferenceSession`."""
+    inputs: tuple[str, ...]
+    """Names of the arrays that the program reads."""
+    output: str
+    """Name of the array that is returned."""
+
+    def run(self, arrays: dict[str, Array]) -> Array:
+        """The program's output, float32, batch first; arrays that the program does not read are ignored.
+
+        Raises:
+            ReleaseError: An array that the program reads is absent.
+        """
+        if absent := [name for name in self.inputs if name not in arrays]:
+            raise ReleaseError(f"{self.name} reads {absent}, but the encoders make {sorted(arrays)}; export it again")
+        feed = {name: arrays[name] for name in self.inputs}
+        (result,) = self.session.run([self.output], feed)
+        return np.asarray(result, dtype=np.float32)
+
+
+def load_model(path: Path, output: str, threads: int) -> OnnxModel:
+    """Load one ONNX program.
+
+    Raises:
+        ReleaseError: The program has no output of that name.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    outputs = [item.name for item in session.get_outputs()]
+    if output not in outputs:
+        raise ReleaseError(f"{path} must have an output {output!r} (got {outputs}); export the release again")
+    inputs = tuple(item.name for item in session.get_inputs())
+    return OnnxModel(name=path.name, session=session, inputs=inputs, output=output)

@@ -1,0 +1,54 @@
+"""First stage: the Pins whose candidate vectors lie nearest to the user's query vector."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+
+from feature_repo.encoding import Array, InputSpec, encode
+from serving.artifacts import ReleaseError, ReleaseManifest
+from serving.onnx_model import OnnxModel, load_model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retriever:
+    """Query tower and Pin index of one release."""
+
+    tower: OnnxModel
+    encoder: InputSpec
+    index: Any
+    """faiss index; its ids are Pin ids."""
+
+    def query(self, user: pa.Table) -> Array:
+        """Query vectors, float32 [N, dim], of user rows."""
+        return self.tower.run(encode(self.encoder, user))
+
+    def retrieve(self, user: pa.Table, count: int, exclude: Collection[int]) -> list[int]:
+        """Up to `count` Pin ids for one user row, highest inner product first, without the excluded ones."""
+        wanted = min(count + len(exclude), int(self.index.ntotal))
+        _, found = self.index.search(np.ascontiguousarray(self.query(user)), wanted)
+        dropped = set(exclude)
+        return [pin for pin in found[0].tolist() if pin >= 0 and pin not in dropped][:count]
+
+
+def load_retriever(directory: Path, manifest: ReleaseManifest, threads: int) -> Retriever:
+    """Load query tower and index.
+
+    Raises:
+        ReleaseError: The index has another width or number of Pins than the manifest says.
+    """
+    artifact = manifest.retrieval
+    index = faiss.read_index(str(directory / artifact.index))
+    if (index.d, index.ntotal) != (artifact.dim, artifact.num_pins):
+        raise ReleaseError(
+            f"{directory / artifact.index} must hold {artifact.num_pins} vectors of width {artifact.dim} "
+            f"(got {index.ntotal} of width {index.d}); export the release again"
+        )
+    tower = load_model(directory / artifact.model, artifact.output, threads)
+    return Retriever(tower=tower, encoder=manifest.encoders.query_user, index=index)

@@ -1,0 +1,81 @@
+"""Writing a run's repo and pointing the top-level repo at it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from feature_repo.contract import RepoManifest
+from feature_repo.layout import PACKAGE, apply, create_repo, open_store, profile_path, select
+from tests.feature_repo.repos import MANIFEST
+
+
+def test_create_repo_keeps_the_state_when_repeated(tmp_path: Path) -> None:
+    create_repo(tmp_path, MANIFEST)
+    (tmp_path / "data" / "registry.db").write_bytes(b"state")
+    create_repo(tmp_path, replace(MANIFEST, embeddings=()))
+    assert (tmp_path / "data" / "registry.db").read_bytes() == b"state"
+    assert RepoManifest.load(tmp_path / "data").embeddings == ()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "definitions.py", "feature_store.yaml"]
+
+
+def test_profile_path_names_the_known_profiles_when_unknown() -> None:
+    with pytest.raises(ValueError, match=r"one of embedded, .*redis.* \(got 'oracle'\)"):
+        profile_path("oracle")
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in (PACKAGE / "profiles").glob("*.yaml")))
+def test_profiles_differ_from_the_embedded_one_in_the_online_store_alone(profile: str) -> None:
+    embedded, other = (yaml.safe_load(profile_path(name).read_text()) for name in ("embedded", profile))
+    assert embedded.pop("online_store") != other.pop("online_store")
+    assert embedded == other
+
+
+def test_apply_keeps_views_that_are_no_longer_declared(tmp_path: Path) -> None:
+    create_repo(tmp_path, MANIFEST)
+    apply(tmp_path)
+    create_repo(tmp_path, replace(MANIFEST, embeddings=MANIFEST.embeddings[:1]))
+    apply(tmp_path)
+    apply(tmp_path)
+    views = [view.name for view in open_store(tmp_path).list_feature_views()]
+    assert len(views) == len(set(views)) == 8
+    assert "user_embedding_cvr_v1" in views
+
+
+def test_open_store_says_what_is_missing_when_the_folder_is_no_repo(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"must hold feature_store\.yaml"):
+        open_store(tmp_path)
+
+
+def test_select_moves_the_link_from_run_to_run(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    for run in ("first", "second"):
+        create_repo(tmp_path / run, MANIFEST)
+        assert select(tmp_path / run, package)
+        assert (package / "data").resolve() == tmp_path / run / "data"
+    assert [path.name for path in package.iterdir()] == ["data"]
+
+
+def test_select_replaces_what_apply_leaves_in_a_fresh_clone(tmp_path: Path) -> None:
+    create_repo(tmp_path / "run", MANIFEST)
+    fresh = tmp_path / "package" / "data"
+    fresh.mkdir(parents=True)
+    (fresh / "registry.db").write_bytes(b"")
+    (fresh / "online_store.db-journal").write_bytes(b"")
+    assert select(tmp_path / "run", tmp_path / "package")
+    assert fresh.is_symlink()
+
+
+def test_select_leaves_a_folder_with_own_data_alone(tmp_path: Path) -> None:
+    create_repo(tmp_path / "run", MANIFEST)
+    own = tmp_path / "package" / "data" / "offline"
+    own.mkdir(parents=True)
+    assert not select(tmp_path / "run", tmp_path / "package")
+    assert own.is_dir()
+
+
+def test_select_goes_on_when_the_package_folder_is_absent(tmp_path: Path) -> None:
+    create_repo(tmp_path / "run", MANIFEST)
+    assert not select(tmp_path / "run", tmp_path / "nowhere")

@@ -1,0 +1,48 @@
+"""`headwater serve`: start the server on a run, without importing it here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainers.commands.exits import exit_codes
+from trainers.commands.options import DebugOption, ExistingRunOption
+
+RUN_VARIABLE = "HEADWATER_RUN"
+APP_FACTORY = "serving.app:create_app"
+PortOption = Annotated[int, typer.Option("--port", min=1, max=65535, metavar="N", help="Port to listen on.")]
+HostOption = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")]
+
+
+def add_command(app: typer.Typer) -> None:
+    """Add `serve`."""
+
+    @app.command("serve")
+    def serve(
+        run: ExistingRunOption,
+        port: PortOption = 8080,
+        host: HostOption = "127.0.0.1",
+        debug: DebugOption = False,
+    ) -> None:
+        """Serve recommendations from a run over HTTP."""
+        with exit_codes(debug=debug):
+            _check_release(run)
+            _serve(run, port=port, host=host, debug=debug)
+
+
+def _check_release(run: Path) -> None:
+    if not (run / "release").is_dir():
+        raise ValueError(
+            f"--run must hold a release to serve (got {str(run)!r}, which has none); "
+            f"run `headwater run --run {run}` to the end first"
+        )
+
+
+def _serve(run: Path, *, port: int, host: str, debug: bool) -> None:
+    import uvicorn
+
+    os.environ[RUN_VARIABLE] = str(run.resolve())
+    uvicorn.run(APP_FACTORY, factory=True, host=host, port=port, log_level="debug" if debug else "info")

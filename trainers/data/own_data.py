@@ -1,0 +1,163 @@
+"""A user's own parquet or CSV files as a dataset, declared in YAML and without code; see `docs/own_data.md`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import duckdb
+from pydantic import Field, model_validator
+
+from trainers.data.adapters.adapter import AdapterOptions
+from trainers.data.columns import CONVERSIONS, IMPRESSIONS, PINS, USERS, table_columns
+from trainers.data.connection import connect, literal
+from trainers.data.dataset import DatasetSpec, SpecError, Strict, load_yaml
+from trainers.data.ingest import Progress
+from trainers.data.source_files import KeyType, SourceReader, SourceTable, hashed_key
+
+
+class Keys(Strict):
+    """Types of the keys in the files; texts become numbers by a hash that never changes."""
+
+    user: KeyType = "int64"
+    pin: KeyType = "int64"
+    impression: KeyType = "int64"
+
+    def by_column(self) -> dict[str, KeyType]:
+        """The same by column of the event log."""
+        return {"user_id": self.user, "pin_id": self.pin, "impression_id": self.impression}
+
+
+class Tables(Strict):
+    """The tables that a dataset consists of."""
+
+    impressions: SourceTable
+    conversions: SourceTable | None = None
+    users: SourceTable | None = None
+    pins: SourceTable | None = None
+    histories: dict[str, SourceTable] = Field(default_factory=dict)
+
+    def named(self) -> dict[str, SourceTable]:
+        """Tables by their name in the event log."""
+        tables = {USERS: self.users, PINS: self.pins, IMPRESSIONS: self.impressions, CONVERSIONS: self.conversions}
+        tables |= {f"history_{name}": table for name, table in self.histories.items()}
+        return {name: table for name, table in tables.items() if table is not None}
+
+
+class OwnDataSpec(DatasetSpec):
+    """A dataset's declaration together with where its tables come from."""
+
+    tables: Tables
+    keys: Keys = Keys()
+
+    @model_validator(mode="after")
+    def _check_tables(self) -> Self:
+        for declared, table, what in (
+            (self.conversions, self.tables.conversions, "conversions"),
+            (self.user_attributes, self.tables.users, "users"),
+            (self.pin_attributes, self.tables.pins, "pins"),
+        ):
+            if declared and table is None:
+                raise ValueError(f"tables must have {what} because some are declared (got none); add tables.{what}")
+        if self.tables.conversions and not self.conversions:
+            raise ValueError("conversions must be declared for tables.conversions (got none); add their kinds")
+        if self.tables.conversions and "impression_id" not in self.tables.impressions.columns:
+            raise ValueError(
+                "tables.impressions.columns must map impression_id because conversions refer to it (got none)"
+            )
+        if set(self.histories) != set(self.tables.histories):
+            raise ValueError(
+                f"histories and tables.histories must name the same (got {sorted(self.histories)} and "
+                f"{sorted(self.tables.histories)})"
+            )
+        return self
+
+
+class OwnDataAdapter:
+    """Stages the tables that a YAML declares."""
+
+    def __init__(self, yaml: Path, declared: OwnDataSpec) -> None:
+        self.name = declared.name
+        self._yaml = yaml
+        self._declared = declared
+
+    def spec(self, options: AdapterOptions) -> DatasetSpec:  # noqa: ARG002
+        """Declaration of the dataset."""
+        return DatasetSpec.model_validate(self._declared.model_dump(exclude={"tables", "keys"}))
+
+    def source_files(self) -> list[Path]:
+        """Every file that the YAML reads, for telling whether the data has changed.
+
+        Raises:
+            SpecError: A glob matches nothing.
+        """
+        return [file for name in self._declared.tables.named() for file in self._reader(name).files()]
+
+    def stage(self, staging: Path, options: AdapterOptions, progress: Progress) -> None:
+        """Write every declared table with canonical columns, unchecked.
+
+        Raises:
+            SpecError: The YAML names a file or a column that is not there.
+        """
+        tables = self._declared.tables.named()
+        with connect(temp=staging / "spill") as connection:
+            for done, table in enumerate(tables):
+                progress(f"reading {table}", done / len(tables))
+                self._stage_table(connection, table, staging, options)
+            for entity, kind in (("user", self._declared.keys.user), ("pin", self._declared.keys.pin)):
+                if kind == "string":
+                    self._write_keys(connection, entity, staging)
+
+    def _stage_table(
+        self, connection: duckdb.DuckDBPyConnection, table: str, staging: Path, options: AdapterOptions
+    ) -> None:
+        columns = table_columns(self._declared, table)
+        query = self._reader(table).query(connection, columns, self._declared.keys.by_column())
+        if options.scale < 1.0 and table == CONVERSIONS:
+            kept = literal(staging / f"{IMPRESSIONS}.parquet")
+            query = f"FROM ({query}) WHERE impression_id::VARCHAR IN (SELECT impression_id::VARCHAR FROM {kept})"
+        elif table != PINS:
+            query = f"FROM ({query}) WHERE {options.keeps('user_id')}"
+        try:
+            connection.execute(f"COPY ({query}) TO {literal(staging / f'{table}.parquet')} (FORMAT parquet)")
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise SpecError(f"{self._yaml}: tables.{table} must be readable as declared (got: {reason})") from error
+
+    def _write_keys(self, connection: duckdb.DuckDBPyConnection, entity: str, staging: Path) -> None:
+        """The texts behind the numbers of an entity.
+
+        Raises:
+            SpecError: Two texts got one number.
+        """
+        name, path = f"{entity}_id", staging / f"keys_{entity}.parquet"
+        columns = (name, "pin_ids") if entity == "pin" else (name,)
+        found = [
+            texts
+            for table in self._declared.tables.named()
+            for column in columns
+            if (texts := self._reader(table).key_texts(connection, column))
+        ]
+        keys = f"SELECT DISTINCT {hashed_key('key')} AS {name}, key FROM ({' UNION ALL '.join(found)})"
+        connection.execute(f"COPY ({keys} ORDER BY {name}) TO {literal(path)} (FORMAT parquet)")
+        shared = connection.execute(
+            f"SELECT {name}, min(key), max(key) FROM {literal(path)} GROUP BY {name} HAVING count(*) > 1"
+        ).fetchone()
+        if shared:
+            raise SpecError(
+                f"{self._yaml}: keys.{entity} must give every text its own number (got one for {shared[1:]})"
+            )
+
+    def _reader(self, table: str) -> SourceReader:
+        key = table.replace("history_", "histories.", 1)
+        return SourceReader(self._yaml, f"tables.{key}", self._declared.tables.named()[table])
+
+
+def load(path: Path) -> tuple[DatasetSpec, OwnDataAdapter]:
+    """The dataset that a YAML declares, and the adapter that stages its files.
+
+    Raises:
+        SpecError: The YAML is not readable or says something that cannot be; the text names file, key and value.
+    """
+    adapter = OwnDataAdapter(path, load_yaml(path, OwnDataSpec))
+    return adapter.spec(AdapterOptions()), adapter

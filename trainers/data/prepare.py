@@ -1,0 +1,177 @@
+"""The steps before training: raw data to event log, event log to feature snapshots, snapshots to Feast."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from feature_repo.contract import ENTITIES, RepoManifest, activity_view, attributes_view, embedding_view
+from feature_repo.layout import apply, create_repo, open_store, select
+from trainers.data import own_data
+from trainers.data.activity import ActivityBuilder, ActivityConfig
+from trainers.data.adapters import Adapter, AdapterOptions, get_adapter
+from trainers.data.attributes import write_attributes
+from trainers.data.dataset import DatasetSpec
+from trainers.data.event_log import EventLog, ingest
+from trainers.data.manifest import repo_manifest
+from trainers.progress import Progress
+from trainers.recipes import RunRecipe, get_recipe
+from trainers.run_config import RunConfig
+from trainers.steps import RunContext
+
+EVENT_LOG = "event_log"
+CHECKED = "event_log_checked"
+"""Where an event log waits until it is whole; a refused one leaves `event_log_checked.rejected` beside it."""
+REPO = "feature_repo"
+OFFLINE = "feature_repo/data/offline"
+MEMORY_LIMIT = "1500MB"
+"""DuckDB's memory limit in these steps."""
+
+
+def dataset(config: RunConfig) -> tuple[DatasetSpec, Adapter, AdapterOptions]:
+    """Declaration and source of the run's dataset: a built-in one, or a user's YAML."""
+    options = AdapterOptions(
+        path=Path(config.path) if config.path else None, seed=config.seed, scale=min(config.scale, 1.0)
+    )
+    if config.dataset.endswith((".yaml", ".yml")):
+        spec, adapter = own_data.load(Path(config.dataset))
+        return spec, adapter, options
+    built_in = get_adapter(config.dataset)
+    return built_in.spec(options), built_in, options
+
+
+def source_fingerprint(config: RunConfig) -> Mapping[str, str]:
+    """What the event log depends on: the declaration, the options, and the raw files by size and time."""
+    spec, _, _ = dataset(config)
+    parts = {"spec": _sha(spec.model_dump_json()), "seed": str(config.seed), "scale": str(config.scale)}
+    if config.dataset.endswith((".yaml", ".yml")):
+        parts["yaml"] = _sha(Path(config.dataset).read_text())
+        parts["files"] = _sha(_listing(Path(config.dataset).parent))
+    if config.path:
+        parts["files"] = _sha(_listing(Path(config.path)))
+    return parts
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _listing(path: Path) -> str:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    return json.dumps(stats)
+
+
+def run_ingest(context: RunContext, progress: Progress) -> Mapping[str, Any]:
+    """Stage the raw data and check it into the event log."""
+    spec, adapter, options = dataset(context.config)
+    staging = context.path(".staging")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        with progress.stage("stage raw data", 100) as stage:
+            adapter.stage(staging, options, _share_of(stage))
+        with progress.stage("check and write the event log", 100) as stage:
+            report = ingest(spec, staging, context.path(CHECKED), now=datetime.now(UTC), progress=_share_of(stage))
+        context.swap_in(context.path(CHECKED), EVENT_LOG)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return {
+        **{f"{name}_kept": table.kept for name, table in report.tables.items()},
+        "quarantined": sum(sum(table.reasons.values()) for table in report.tables.values()),
+    }
+
+
+def _share_of(stage: Any) -> Any:
+    """Callback (message, share in 0..1) that advances a stage of 100 units."""
+    done = 0
+
+    def report(message: str, share: float) -> None:
+        del message
+        nonlocal done
+        units = round(100 * share)
+        if units > done:
+            stage.advance(units - done)
+            done = units
+
+    return report
+
+
+def manifest(context: RunContext) -> RepoManifest:
+    """The run's feature repo, from its event log's declaration and its recipe."""
+    return repo_manifest(EventLog(context.path(EVENT_LOG)).spec, recipe(context))
+
+
+def recipe(context: RunContext) -> RunRecipe:
+    """The run's recipe."""
+    return get_recipe(context.config.recipe)
+
+
+def run_features(context: RunContext, progress: Progress) -> Mapping[str, Any]:
+    """Write the daily snapshots of activity, and the attributes and histories."""
+    log = EventLog(context.path(EVENT_LOG))
+    offline, repo = context.path(OFFLINE), manifest(context)
+    cutoffs = log.spec.cutoffs()
+    builder = ActivityBuilder(
+        ActivityConfig(
+            event_log=context.path(EVENT_LOG),
+            offline=offline,
+            state=context.path("features"),
+            manifest=repo,
+            publish_delay=log.spec.publish_delay,
+            retention_days=recipe(context).upstream.retention_days,
+            memory_limit=MEMORY_LIMIT,
+            threads=context.config.threads,
+        )
+    )
+    now = datetime.now(UTC)
+    done = 0
+    with progress.stage("daily activity snapshots", len(cutoffs)) as stage:
+
+        def report(num_done: int, total: int) -> None:
+            del total
+            nonlocal done
+            stage.advance(num_done - done)
+            done = num_done
+
+        written = builder.build(cutoffs, created_timestamp=now, progress=report)
+    write_attributes(context.path(EVENT_LOG), offline, repo, created_timestamp=now)
+    return {"snapshots": len(cutoffs), "written": len(written)}
+
+
+def run_apply(context: RunContext, progress: Progress) -> Mapping[str, Any]:
+    """Create the run's Feast repo, register its objects, and point the top-level repo at it."""
+    repo_dir = context.path(REPO)
+    with progress.stage("feast apply"):
+        create_repo(repo_dir, manifest(context))
+        apply(repo_dir)
+        select(repo_dir)
+    store = open_store(repo_dir)
+    return {"feature_views": len(store.list_feature_views()), "feature_services": len(store.list_feature_services())}
+
+
+def run_materialize(context: RunContext, progress: Progress) -> Mapping[str, Any]:
+    """Write the newest row of every entity to the online store."""
+    store = open_store(context.path(REPO))
+    spec, repo = EventLog(context.path(EVENT_LOG)).spec, manifest(context)
+    newest = spec.window.until + spec.publish_delay
+    daily = [activity_view(entity) for entity in ENTITIES]
+    daily += [embedding_view(entity, item.model, item.version) for item in repo.embeddings for entity in ENTITIES]
+    static = [attributes_view(entity) for entity in ENTITIES if repo.attributes(entity)]
+    # Feast prints what it materializes to standard output, which belongs to our own results.
+    with progress.stage("materialize", len(daily) + len(static)) as stage, redirect_stdout(StringIO()):
+        for view in daily:
+            # Only the last snapshot is live: an entity that it lacks has left the retention window.
+            store.materialize(newest - timedelta(hours=23), newest, [view])
+            stage.advance()
+        for view in static:
+            store.materialize(datetime(1970, 1, 2, tzinfo=UTC), newest, [view])
+            stage.advance()
+    return {"feature_views": len(daily) + len(static), "newest": newest.isoformat()}

@@ -1,0 +1,268 @@
+"""One table of a user's own files: what its YAML says, and the query that reads it with canonical columns.
+
+Values that cannot be read are passed on as they are, so that the event log's checks count them and set them aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import duckdb
+from pydantic import Field, model_validator
+
+from trainers.data.columns import NAIVE_TYPES, ZONED_TEXT, Column
+from trainers.data.connection import literal, moment, quote
+from trainers.data.dataset import Moment, SpecError, Strict
+
+_READERS = {".parquet": "parquet", ".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
+_UNITS_PER_SECOND = {"unix_s": 1, "unix_ms": 1000}
+_DATE_TEXT = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_ROW_BITS = 40
+
+KeyType = Literal["int64", "string"]
+
+
+class Timestamp(Strict):
+    """How a table writes its moments."""
+
+    format: Literal["iso", "unix_s", "unix_ms"] = "iso"
+    """ISO 8601 texts or timestamp columns, or seconds or milliseconds since 1970."""
+    timezone: Literal["UTC"] | None = None
+    """Zone of moments that name none; without it such moments are refused."""
+
+
+class LabelRule(Strict):
+    """A label that follows from one column; a missing value gives no label."""
+
+    column: str
+    at_least: float | None = None
+    """The label is 1 from this number on, 0 below it."""
+    equals: bool | int | float | str | None = None
+    """The label is 1 for this value, 0 for any other."""
+
+    @model_validator(mode="after")
+    def _check_one_rule(self) -> Self:
+        if self.at_least is not None and self.equals is not None:
+            raise ValueError(f"column {self.column} must have at_least or equals (got both); keep one")
+        return self
+
+    def sql(self) -> str:
+        """The label, or the value itself where it cannot be read as a number."""
+        raw = f"s.{quote(self.column)}"
+        if self.at_least is not None:
+            return _ruled(raw, f"TRY_CAST({raw} AS DOUBLE)", f">= {self.at_least!r}")
+        if isinstance(self.equals, bool):
+            return _ruled(raw, f"TRY_CAST({raw} AS BOOLEAN)", f"= {self.equals}")
+        if isinstance(self.equals, (int, float)):
+            return _ruled(raw, f"TRY_CAST({raw} AS DOUBLE)", f"= {self.equals!r}")
+        if self.equals is not None:
+            return _ruled(raw, f"{raw}::VARCHAR", f"= {literal(self.equals)}")
+        return raw
+
+
+def _ruled(raw: str, readable: str, test: str) -> str:
+    return f"coalesce(({readable} {test})::TINYINT::VARCHAR, {raw}::VARCHAR)"
+
+
+class SourceTable(Strict):
+    """One table of the event log and the files that it comes from."""
+
+    files: tuple[str, ...] | str
+    """File names or globs, relative to the YAML: `.parquet`, `.csv`, `.tsv`, the last two also with `.gz`."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Column of the event log -> column of the files; a column that is not named here keeps its name."""
+    constants: dict[str, str] = Field(default_factory=dict)
+    """Column of the event log -> one text for every row, such as `surface: web`."""
+    separators: dict[str, str] = Field(default_factory=dict)
+    """Multi-valued attribute -> text between its values, for files that have no lists."""
+    labels: dict[str, str | LabelRule] = Field(default_factory=dict)
+    """Label -> the column that holds it, or a rule."""
+    timestamp: Timestamp = Timestamp()
+    holds_from: Moment | None = None
+    """For users and Pins whose rows have no time: the moment from which all of them hold."""
+
+
+class SourceReader:
+    """Reads one table of a YAML.
+
+    Args:
+        yaml: The YAML, for messages and as the place that globs are relative to.
+        key: Where in the YAML the table stands, for messages: `tables.impressions`.
+        table: What the YAML says about it.
+    """
+
+    def __init__(self, yaml: Path, key: str, table: SourceTable) -> None:
+        self._yaml = yaml
+        self._key = key
+        self._table = table
+
+    def files(self) -> list[Path]:
+        """The files that the globs match, sorted by path.
+
+        Raises:
+            SpecError: A glob matches nothing, or the files are not all of one known kind.
+        """
+        globs = (self._table.files,) if isinstance(self._table.files, str) else self._table.files
+        found: set[Path] = set()
+        for pattern in globs:
+            matches = self._matches(pattern)
+            if not matches:
+                self._refuse("files", f"must match at least one file (got none for {pattern!r}); check the path")
+            found.update(matches)
+        kinds = {_suffix(path) for path in found}
+        if len(kinds) != 1 or not kinds <= set(_READERS):
+            self._refuse(
+                "files", f"must all be of one kind among {', '.join(_READERS)} (got {', '.join(sorted(kinds))})"
+            )
+        return sorted(found)
+
+    def _matches(self, pattern: str) -> list[Path]:
+        path = Path(pattern)
+        if path.is_absolute():
+            return [found for found in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if found.is_file()]
+        return [found for found in self._yaml.parent.glob(pattern) if found.is_file()]
+
+    def query(
+        self, connection: duckdb.DuckDBPyConnection, columns: tuple[Column, ...], keys: Mapping[str, KeyType]
+    ) -> str:
+        """A query that reads the files with canonical column names, in the order of files and rows.
+
+        Args:
+            connection: Connection used to look at the files' columns.
+            columns: Canonical columns of the table.
+            keys: Type of each entity key and of the impression's id in the files.
+
+        Raises:
+            SpecError: A column is not in the files, or a timestamp doesn't say its zone.
+        """
+        source = self._source()
+        types = self._types(connection, source)
+        self._check_names(columns)
+        selected = []
+        for column in columns:
+            value = self._value(column, types, keys)
+            if value is not None:
+                selected.append(f"{value} AS {quote(column.name)}")
+        return f"SELECT {', '.join(selected)} FROM {source} AS s"
+
+    def key_texts(self, connection: duckdb.DuckDBPyConnection, name: str) -> str | None:
+        """A query for the different keys of a column as texts; none when the files lack it.
+
+        Args:
+            connection: Connection used to look at the files' columns.
+            name: `user_id`, `pin_id` or `pin_ids`.
+        """
+        source, mapped = self._source(), self._table.columns.get(name, name)
+        if mapped not in self._types(connection, source):
+            return None
+        raw = f"s.{quote(mapped)}"
+        text = f"unnest({self._split(name, raw)}::VARCHAR[])" if name == "pin_ids" else f"{raw}::VARCHAR"
+        return f"SELECT DISTINCT {text} AS key FROM {source} AS s WHERE {raw} IS NOT NULL"
+
+    def _types(self, connection: duckdb.DuckDBPyConnection, source: str) -> dict[str, str]:
+        described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+        return {row[0]: row[1] for row in described if row[0] not in ("filename", "file_row_number")}
+
+    def _source(self) -> str:
+        files = self.files()
+        listed = f"[{', '.join(map(literal, files))}]"
+        reader = _READERS[_suffix(files[0])]
+        if reader == "parquet":
+            return f"read_parquet({listed}, union_by_name = true, filename = true, file_row_number = true)"
+        # One thread keeps the rows in their order, which row numbers rely on.
+        return (
+            f"read_csv({listed}, delim = {literal(reader)}, header = true, all_varchar = true, union_by_name = true, "
+            "parallel = false)"
+        )
+
+    def _check_names(self, columns: tuple[Column, ...]) -> None:
+        labels = {column.name for column in columns if column.kind == "label"}
+        others = {column.name for column in columns} - labels
+        for field, known in (("columns", others), ("constants", others), ("separators", others), ("labels", labels)):
+            for name in getattr(self._table, field):
+                if name not in known:
+                    self._refuse(
+                        field, f"has no column {name!r} (known are {', '.join(sorted(known))}); correct the name"
+                    )
+
+    def _value(self, column: Column, types: Mapping[str, str], keys: Mapping[str, KeyType]) -> str | None:
+        """SQL of one canonical column; none for an optional one that the files lack."""
+        name = column.name
+        if name in self._table.constants:
+            return literal(self._table.constants[name])
+        if column.kind == "label":
+            return self._label(name, types)
+        mapped = self._table.columns.get(name, name)
+        if mapped not in types:
+            return self._absent(column, mapped, types)
+        raw = f"s.{quote(mapped)}"
+        if column.kind == "time":
+            return self._time(mapped, types[mapped])
+        if column.kind == "key":
+            return hashed_key(raw) if keys.get(name) == "string" else raw
+        if column.kind == "keys":
+            lists = self._split(name, raw)
+            hashed = f"list_transform({lists}::VARCHAR[], lambda k: {hashed_key('k')})"
+            return hashed if keys.get("pin_id") == "string" else lists
+        return self._split(name, raw)
+
+    def _split(self, name: str, raw: str) -> str:
+        separator = self._table.separators.get(name)
+        return f"string_split({raw}, {literal(separator)})" if separator else raw
+
+    def _label(self, name: str, types: Mapping[str, str]) -> str:
+        declared = self._table.labels.get(name, name)
+        rule = LabelRule(column=declared) if isinstance(declared, str) else declared
+        if rule.column not in types:
+            self._refuse(f"labels.{name}", _not_there(rule.column, types))
+        return rule.sql()
+
+    def _absent(self, column: Column, mapped: str, types: Mapping[str, str]) -> str | None:
+        if column.kind == "time" and self._table.holds_from:
+            return moment(self._table.holds_from)
+        if column.name == "impression_id" and mapped == column.name:
+            return _row_identity(_suffix(self.files()[0]), self.files())
+        if column.required or column.name in self._table.columns:
+            self._refuse(f"columns.{column.name}", _not_there(mapped, types))
+        return None
+
+    def _time(self, mapped: str, source_type: str) -> str:
+        raw, stamp = f"s.{quote(mapped)}", self._table.timestamp
+        if stamp.format != "iso":
+            micros = f"TRY_CAST({raw} AS DOUBLE) * {1_000_000 // _UNITS_PER_SECOND[stamp.format]}"
+            converted = f"TRY(make_timestamp(TRY_CAST(round({micros}) AS BIGINT))) AT TIME ZONE 'UTC'"
+            return f"coalesce(({converted})::VARCHAR, {raw})" if source_type == "VARCHAR" else converted
+        if source_type in NAIVE_TYPES:
+            if stamp.timezone is None:
+                self._refuse("timestamp", f"must say `timezone: UTC` (got naive {source_type} in column {mapped!r})")
+            return f"{raw}::TIMESTAMP AT TIME ZONE 'UTC'"
+        if source_type == "VARCHAR" and stamp.timezone:
+            midnight = f"CASE WHEN regexp_full_match({raw}, '{_DATE_TEXT}') THEN 'T00:00:00' ELSE '' END"
+            return f"CASE WHEN regexp_full_match({raw}, '{ZONED_TEXT}') THEN {raw} ELSE {raw} || {midnight} || 'Z' END"
+        return raw
+
+    def _refuse(self, field: str, text: str) -> Any:
+        raise SpecError(f"{self._yaml}: {self._key}.{field} {text}")
+
+
+def hashed_key(text: str) -> str:
+    """SQL of the entity key of a text: 63 bits of its MD5, so that it never depends on the other keys."""
+    return f"(md5_number_lower({text}::VARCHAR) >> 1)::BIGINT"
+
+
+def _row_identity(suffix: str, files: list[Path]) -> str:
+    """SQL of an id from the place of a row in the sorted files."""
+    if _READERS[suffix] != "parquet":
+        return "row_number() OVER ()"
+    ordinal = f"list_position([{', '.join(map(literal, files))}], s.filename)::BIGINT"
+    return f"(({ordinal} - 1) << {_ROW_BITS}) + s.file_row_number"
+
+
+def _not_there(column: str, types: Mapping[str, str]) -> str:
+    return f"must be a column of the files (got {column!r}, have {', '.join(types)}); map the right column"
+
+
+def _suffix(path: Path) -> str:
+    return "".join(path.suffixes[-2:]).lower() if path.suffix.lower() == ".gz" else path.suffix.lower()

@@ -1,0 +1,186 @@
+"""What an upstream model walks over, read through Feast: rows of a domain, entities to embed, and long histories.
+
+Dims: N rows, T tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from feast import FeatureStore
+
+from feature_repo.contract import (
+    EVENT_TIMESTAMP,
+    RepoManifest,
+    activity_view,
+    attributes_view,
+    feature_reference,
+    join_key,
+)
+from feature_repo.encoding import InputSpec, add_context
+from trainers.data.dataset import Task
+from trainers.data.event_log import EventLog
+from trainers.data.examples import Examples, concatenate, encode_sides, label_matrix
+from trainers.data.frames import point_in_time_frame
+from trainers.data.inputs import context_spec, side_spec
+from trainers.progress import Progress
+
+CHUNK_ROWS = 50_000
+"""Rows joined and encoded at once; bounds memory, since only the encoded rows are kept."""
+
+Keys = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpstreamSpecs:
+    """Inputs of the three towers."""
+
+    user: InputSpec
+    pin: InputSpec
+    context: InputSpec
+
+    def sides(self) -> tuple[InputSpec, InputSpec, InputSpec]:
+        """All three, in the order user, Pin, context."""
+        return self.user, self.pin, self.context
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpstreamRows:
+    """Every impression of the walk with the labels of all tasks."""
+
+    examples: Examples
+    """Encoded sides; labels [N, T] in the dataset's order of tasks."""
+    user_ids: Keys
+    pin_ids: Keys
+    known_at: npt.NDArray[np.int64]
+    """Microseconds at which each task's label [N, T] is known; the largest int64 where it is not defined."""
+
+
+def buckets(num_keys: int, *, load: float = 0.25, largest: int = 1 << 20) -> int:
+    """Buckets of a hashed id table for so many keys: a power of two, at most `largest`."""
+    return int(min(largest, max(1 << 8, 1 << int(np.ceil(np.log2(max(num_keys, 1) / load))))))
+
+
+def upstream_specs(log: EventLog, manifest: RepoManifest, offline: Path, known_by: datetime) -> UpstreamSpecs:
+    """Inputs of the towers: vocabularies from the attributes, sizes from the keys known by a cut-off."""
+    counts = log.query(
+        f"SELECT count(DISTINCT user_id) AS users, count(DISTINCT pin_id) AS pins "
+        f"FROM ({log.impressions_sql(datetime.min.replace(tzinfo=known_by.tzinfo), known_by)})"
+    ).to_pylist()[0]
+    surfaces = known_surfaces(log, known_by)
+    pin_buckets = buckets(max(counts["pins"], _num_rows(log.pins_path)))
+    user_buckets = buckets(max(counts["users"], _num_rows(log.users_path)), load=0.5)
+    user = side_spec(
+        manifest,
+        "user",
+        _attribute_frame(offline, "user"),
+        surfaces=surfaces,
+        histories=True,
+        id_buckets=user_buckets,
+        sequence_buckets=pin_buckets,
+        standardise=False,
+    )
+    pin = side_spec(manifest, "pin", _attribute_frame(offline, "pin"), id_buckets=pin_buckets, standardise=False)
+    return UpstreamSpecs(user=user, pin=pin, context=context_spec(surfaces))
+
+
+def known_surfaces(log: EventLog, known_by: datetime) -> list[str]:
+    """Surfaces with an impression before a cut-off, sorted."""
+    start = datetime.min.replace(tzinfo=known_by.tzinfo)
+    found = log.query(f"SELECT DISTINCT surface FROM ({log.impressions_sql(start, known_by)}) ORDER BY surface")
+    return [str(surface) for surface in found["surface"].to_pylist()]
+
+
+def read_rows(
+    log: EventLog, store: FeatureStore, specs: UpstreamSpecs, progress: Progress, *, until: datetime
+) -> UpstreamRows:
+    """Impressions of the walk, joined point in time and encoded chunk by chunk."""
+    frame = log.task_labels(log.spec.window.features_from, until, known_by=until)
+    tasks = [task.name for task in log.spec.tasks]
+    parts: list[Examples] = []
+    with progress.stage("point-in-time join, upstream", frame.num_rows) as stage:
+        for start in range(0, frame.num_rows, CHUNK_ROWS):
+            chunk = frame.slice(start, CHUNK_ROWS)
+            joined = add_context(point_in_time_frame(store, chunk, "upstream"))
+            parts.append(Examples(inputs=encode_sides(specs.sides(), joined), labels=label_matrix(chunk, tasks)))
+            stage.advance(chunk.num_rows)
+    return UpstreamRows(
+        examples=concatenate(parts),
+        user_ids=np.asarray(frame["user_id"]),
+        pin_ids=np.asarray(frame["pin_id"]),
+        known_at=np.stack([_micros(frame[f"resolved_at_{task}"]) for task in tasks], axis=1),
+    )
+
+
+def domain_columns(tasks: Sequence[Task], domain: str) -> list[int]:
+    """Positions of a domain's tasks among all tasks."""
+    return [i for i, task in enumerate(tasks) if task.domain == domain]
+
+
+class ActiveEntities:
+    """Entities to embed at a cut-off, with their inputs as they may be used when the embedding is published."""
+
+    def __init__(
+        self, log: EventLog, store: FeatureStore, specs: UpstreamSpecs, offline: Path, retention: timedelta
+    ) -> None:
+        self._log, self._store, self._specs, self._offline = log, store, specs, offline
+        self._retention = retention
+
+    def __call__(self, entity: str, cutoff: datetime) -> tuple[Keys, Examples]:
+        """Keys, sorted, and encoded inputs of the entities of one kind."""
+        keys = self._keys(entity, cutoff)
+        usable_from = cutoff + self._log.spec.publish_delay
+        when = pa.repeat(pa.scalar(usable_from, pa.timestamp("us", tz="UTC")), len(keys))
+        rows = pa.table({join_key(entity): keys, EVENT_TIMESTAMP: when})
+        frame = point_in_time_frame(self._store, rows, f"upstream_{entity}")
+        spec = self._specs.user if entity == "user" else self._specs.pin
+        return keys, Examples(inputs=encode_sides([spec], frame), labels=np.empty((len(keys), 0), np.float32))
+
+    def _keys(self, entity: str, cutoff: datetime) -> Keys:
+        """Entities with activity in the retention window; users with a history from it; Pins in the catalogue."""
+        snapshot = self._offline / activity_view(entity) / f"date={cutoff:%Y-%m-%d}.parquet"
+        found = [np.asarray(pq.read_table(snapshot, columns=[join_key(entity)])[join_key(entity)])]
+        if entity == "user":
+            oldest = cutoff - self._retention
+            found += [
+                self._since(self._log.history_path(name), entity, oldest, cutoff) for name in self._log.spec.histories
+            ]
+        else:
+            found.append(self._since(self._log.pins_path, entity, None, cutoff))
+        return np.unique(np.concatenate(found))
+
+    def _since(self, file: Path | None, entity: str, oldest: datetime | None, cutoff: datetime) -> Keys:
+        if file is None:
+            return np.empty(0, np.int64)
+        table = pq.read_table(file, columns=[join_key(entity), EVENT_TIMESTAMP])
+        when = table[EVENT_TIMESTAMP]
+        kept = pc.less(when, pa.scalar(cutoff, when.type))
+        if oldest is not None:
+            kept = pc.and_(kept, pc.greater_equal(when, pa.scalar(oldest, when.type)))
+        return np.asarray(table.filter(kept)[join_key(entity)])
+
+
+def _attribute_frame(offline: Path, entity: str) -> pa.Table:
+    """All attribute rows of an entity under their full feature names; empty without attributes."""
+    folder = offline / attributes_view(entity)
+    if not folder.exists():
+        return pa.table({})
+    table = pq.read_table(folder)
+    return table.rename_columns([feature_reference(attributes_view(entity), name) for name in table.column_names])
+
+
+def _num_rows(file: Path | None) -> int:
+    return 0 if file is None else pq.ParquetFile(file).metadata.num_rows
+
+
+def _micros(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    values = pc.cast(pc.cast(column, pa.timestamp("us", tz="UTC")), pa.int64())
+    return np.asarray(pc.fill_null(values, np.iinfo(np.int64).max))

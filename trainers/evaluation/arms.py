@@ -1,0 +1,155 @@
+"""The same ranker with and without embeddings: what each arm reads, and its scores.
+
+Dims: N rows, S seeds, T tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_repo.contract import ENTITIES, EmbeddingVersion
+from feature_repo.encoding import InputSpec
+from trainers.data.dataset import DatasetSpec
+from trainers.data.model_inputs import field_config, side_config
+from trainers.data.ranking_data import RankingData, Split, renamed_vectors, vector_input, with_versions
+from trainers.progress import Progress
+from trainers.ranking.model import RankerConfig
+from trainers.ranking.recipes import RankingRecipe
+from trainers.ranking.train import TrainedRanker, num_batches, predict, train_ranker
+from trainers.report.schema import Inputs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arm:
+    """What a ranker reads beside the base features."""
+
+    inputs: Inputs
+    """Name in the report."""
+    versions: tuple[EmbeddingVersion, ...] = ()
+    """Embedding versions."""
+    entities: tuple[str, ...] = ENTITIES
+    """Entities whose vectors are read."""
+
+    def versions_of(self, entity: str) -> tuple[EmbeddingVersion, ...]:
+        """Versions read for one entity."""
+        return self.versions if entity in self.entities else ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArmResult:
+    """An arm's ranker of every seed."""
+
+    arm: Arm
+    user: InputSpec
+    pin: InputSpec
+    rankers: tuple[TrainedRanker, ...]
+    """One a seed."""
+    validation_logits: npt.NDArray[np.float32]
+    """Logits [S, N] of the judged task on the validation rows."""
+    test_logits: npt.NDArray[np.float32]
+    """The same on the test rows."""
+
+
+def arms(own: EmbeddingVersion, other: EmbeddingVersion | None) -> list[Arm]:
+    """Arms of a ranker: none, its own domain's embeddings by entity, and both domains'."""
+    found = [
+        Arm(inputs="none"),
+        Arm(inputs="user", versions=(own,), entities=("user",)),
+        Arm(inputs="pin", versions=(own,), entities=("pin",)),
+        Arm(inputs="both", versions=(own,)),
+    ]
+    return [*found, Arm(inputs="both_domains", versions=(own, other))] if other else found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankerJob:
+    """One ranker to train in every arm."""
+
+    spec: DatasetSpec
+    data: RankingData
+    recipe: RankingRecipe
+    task: str
+    """Task that the ranker is judged on."""
+    tasks: tuple[str, ...]
+    """All tasks it learns, the judged one first."""
+    split: Split
+    seeds: tuple[int, ...]
+    num_labels: int
+    """Bits of the action bitmask."""
+
+    def columns(self) -> list[int]:
+        """Label columns of the tasks."""
+        names = [task.name for task in self.spec.tasks]
+        return [names.index(task) for task in self.tasks]
+
+
+def run_arm(job: RankerJob, arm: Arm, progress: Progress) -> ArmResult:
+    """Train the arm's ranker with every seed and score validation and test rows."""
+    user = with_versions(job.data.user, arm.versions_of("user"))
+    pin = with_versions(job.data.pin, arm.versions_of("pin"))
+    examples = renamed_vectors(job.data.pin, pin, renamed_vectors(job.data.user, user, job.data.examples))
+    parts = [examples.take(rows).with_labels(job.columns()) for rows in (job.split.train, job.split.validation)]
+    test = examples.take(job.split.test).with_labels(job.columns())
+    config = ranker_config(job, arm, user, pin)
+    hidden = hidden_vectors(arm, user, pin)
+    rankers: list[TrainedRanker] = []
+    scores: list[list[npt.NDArray[np.float32]]] = [[], []]
+    total = len(job.seeds) * num_batches(job.recipe, len(parts[0]))
+    with progress.stage(f"{job.task} ranker, embeddings: {arm.inputs}", total) as stage:
+        for seed in job.seeds:
+            ranker = train_ranker(
+                config,
+                job.recipe,
+                train=parts[0],
+                validation=parts[1],
+                hidden_vectors=hidden,
+                seed=seed,
+                stage=stage,
+            )
+            rankers.append(ranker)
+            scores[0].append(predict(ranker.model, parts[1])[:, 0])
+            scores[1].append(predict(ranker.model, test)[:, 0])
+    return ArmResult(
+        arm=arm,
+        user=user,
+        pin=pin,
+        rankers=tuple(rankers),
+        validation_logits=np.stack(scores[0]),
+        test_logits=np.stack(scores[1]),
+    )
+
+
+def ranker_config(job: RankerJob, arm: Arm, user: InputSpec, pin: InputSpec) -> RankerConfig:
+    """Sizes of the arm's ranker."""
+    sizes, dim = job.recipe, job.recipe.token_dim
+    pairs = [version for version in arm.versions if arm.entities == ENTITIES]
+    return RankerConfig(
+        user=side_config(user, field_dim=dim, num_labels=job.num_labels, sequence_layers=1),
+        pin=side_config(pin, field_dim=dim, num_labels=job.num_labels),
+        context=field_config(job.data.context, field_dim=dim),
+        tasks=job.tasks,
+        vector_pairs=tuple((vector_input(user, version), vector_input(pin, version)) for version in pairs),
+        sequence_buckets=sizes.sequence_buckets,
+        backbone=sizes.backbone,
+        cross_layers=sizes.cross_layers,
+        cross_rank=sizes.cross_rank,
+        hidden_dim=sizes.hidden_dim,
+        num_experts=sizes.num_experts,
+        dropout=sizes.dropout,
+    )
+
+
+def hidden_vectors(arm: Arm, user: InputSpec, pin: InputSpec) -> tuple[tuple[str, ...], ...]:
+    """Groups of inputs hidden together in training: all vectors of an entity."""
+    groups = [tuple(vector_input(side, version) for version in arm.versions_of(side.side)) for side in (user, pin)]
+    return tuple(group for group in groups if group)
+
+
+def user_days(data: RankingData, rows: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Group of each row for gAUC: one user on one UTC day. Over several days it would rise as embeddings go stale."""
+    days = data.event_micros[rows] // 86_400_000_000
+    return np.unique(np.stack([data.user_ids[rows], days], axis=1), axis=0, return_inverse=True)[1].ravel()

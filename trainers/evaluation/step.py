@@ -1,0 +1,306 @@
+"""The steps `evaluate` and `report`: downstream models with and without embeddings, their figures, and a release."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from feature_repo.contract import EmbeddingVersion, RepoManifest, service_name, write_atomically
+from feature_repo.layout import open_store
+from trainers.data.coverage import coverage_rows
+from trainers.data.dataset import DatasetSpec
+from trainers.data.event_log import EventLog
+from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
+from trainers.data.ranking_data import VALIDATION_SHARE, read_ranking_data, split
+from trainers.data.retrieval_data import RetrievalReader
+from trainers.evaluation.arms import Arm, ArmResult, RankerJob, arms, run_arm
+from trainers.evaluation.figures import calibration_rows, lift_rows, slice_rows
+from trainers.evaluation.release import ReleaseParts, write_release
+from trainers.evaluation.retrieval import (
+    POPULARITY_DAYS,
+    RetrievalArm,
+    RetrievalJob,
+    popularity_row,
+    two_tower,
+    upstream_row,
+)
+from trainers.markers import read_marker
+from trainers.progress import Progress
+from trainers.report import page
+from trainers.report.data_summary import summarise
+from trainers.report.schema import (
+    Calibration,
+    Example,
+    LiftRow,
+    Report,
+    RetrievalRow,
+    SliceRow,
+    Step,
+    TrainingDay,
+    Window,
+)
+from trainers.steps import RunContext
+from trainers.torch_setup import set_up_torch
+from trainers.upstream_steps import read_progressive
+
+EVALUATION = "evaluation/figures.json"
+RELEASE = "release"
+STEPS = ("ingest", "features", "apply", "train", "publish", "materialize", "evaluate")
+
+
+class Evaluation:
+    """One evaluation under way: rankers in every arm, retrieval, and what they leave."""
+
+    def __init__(self, context: RunContext, progress: Progress) -> None:
+        self.context, self.progress = context, progress
+        self.log = EventLog(context.path(EVENT_LOG))
+        self.store = open_store(context.path(REPO))
+        self.manifest = manifest(context)
+        self.recipe = recipe(context)
+        self.seeds = tuple(context.config.seed + i for i in range(context.config.num_seeds))
+        self.data = read_ranking_data(self.log, self.store, self.manifest, self.recipe.ctr.sequence_buckets, progress)
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """Declaration of the dataset."""
+        return self.log.spec
+
+    def versions(self) -> dict[str, EmbeddingVersion]:
+        """Embedding versions by upstream model."""
+        return {version.model: version for version in self.manifest.embeddings}
+
+    def ranker_job(self, task: str, *, ctr: bool) -> RankerJob:
+        """The CTR or CVR ranker on its rows."""
+        domain = self.spec.task(task).domain
+        others = tuple(each.name for each in self.spec.domain_tasks(domain) if each.name != task)
+        return RankerJob(
+            spec=self.spec,
+            data=self.data,
+            recipe=self.recipe.ctr if ctr else self.recipe.cvr,
+            task=task,
+            tasks=(task, *others),
+            split=split(self.spec, self.data, task),
+            seeds=self.seeds,
+            num_labels=len(self.manifest.labels),
+        )
+
+    def ranker_arms(self, *, ctr: bool) -> list[Arm]:
+        """Arms of the CTR or CVR ranker: its own domain's embeddings first."""
+        versions = self.versions()
+        own, other = (versions["ctr"], versions.get("cvr")) if ctr else (versions["cvr"], versions.get("ctr"))
+        return arms(own, other)
+
+    def rankers(self) -> dict[str, tuple[RankerJob, list[ArmResult]]]:
+        """Every ranker in every arm, by `pctr` and `pcvr`."""
+        found = {}
+        for name, task in (("pctr", self.spec.ctr_task), ("pcvr", self.spec.cvr_task)):
+            if task is not None:
+                job = self.ranker_job(task, ctr=name == "pctr")
+                results = [run_arm(job, arm, self.progress) for arm in self.ranker_arms(ctr=name == "pctr")]
+                found[name] = (job, results)
+        return found
+
+    def retrieval_job(self, reader: RetrievalReader) -> RetrievalJob:
+        """Retrieval on the CTR task's rows, judged on the days after them."""
+        window = self.spec.window
+        days = max(1, round((window.test_from - window.train_from).days / VALIDATION_SHARE))
+        validation_from = window.test_from - timedelta(days=days)
+        return RetrievalJob(
+            manifest=self.manifest,
+            data=self.data,
+            split=split(self.spec, self.data, self.spec.ctr_task),
+            label_column=[task.name for task in self.spec.tasks].index(self.spec.ctr_task),
+            validation=reader.period(validation_from, window.test_from, POPULARITY_DAYS),
+            test=reader.period(window.test_from, window.until, POPULARITY_DAYS),
+            recipe=self.recipe.retrieval,
+            sequence_buckets=self.recipe.ctr.sequence_buckets,
+            samples=self.recipe.bootstrap_samples,
+            seed=self.seeds[0],
+        )
+
+
+def run_evaluate(context: RunContext, progress: Progress) -> Mapping[str, Any]:
+    """Train retrieval and rankers with and without embeddings, judge them on the test days, and export a release."""
+    set_up_torch(context.config.threads)
+    evaluation = Evaluation(context, progress)
+    rankers = evaluation.rankers()
+    service = service_name("retrieval", evaluation.manifest.embeddings)
+    reader = RetrievalReader(
+        evaluation.log,
+        evaluation.store,
+        context.path(OFFLINE),
+        service,
+        evaluation.data.user,
+        evaluation.data.pin,
+    )
+    retrieval_job = evaluation.retrieval_job(reader)
+    retrieval_rows, two_towers = _retrieval(retrieval_job, evaluation.manifest, progress)
+    with progress.stage("figures and intervals"):
+        _write_figures(evaluation, rankers, retrieval_rows)
+    with progress.stage("export the release"):
+        figures = write_release(
+            ReleaseParts(
+                rankers={name: (job, results[-1]) for name, (job, results) in rankers.items()},
+                retrieval=two_towers,
+                retrieval_job=retrieval_job,
+                reader=reader,
+                versions=evaluation.manifest.embeddings,
+                services={
+                    "retrieval": service,
+                    "ranking": service_name("ranking", evaluation.manifest.embeddings),
+                },
+                commit=commit() or "unknown",
+                seed=evaluation.seeds[0],
+                cutoff=evaluation.spec.window.until,
+            ),
+            context.path(RELEASE),
+        )
+    return figures | {f"{row.model} recall@20": round(row.recall_at_20, 4) for row in retrieval_rows}
+
+
+def _retrieval(job: RetrievalJob, repo: RepoManifest, progress: Progress) -> tuple[list[RetrievalRow], RetrievalArm]:
+    base = two_tower(job, "two-tower, no embeddings", (), progress)
+    full = two_tower(job, "two-tower, both domains", repo.embeddings, progress)
+    return [popularity_row(job), upstream_row(job, repo.embeddings[0]), base.row, full.row], full
+
+
+def _write_figures(
+    evaluation: Evaluation,
+    rankers: Mapping[str, tuple[RankerJob, list[ArmResult]]],
+    retrieval: list[RetrievalRow],
+) -> None:
+    samples = evaluation.recipe.bootstrap_samples
+    lift: list[LiftRow] = []
+    slices: list[SliceRow] = []
+    calibration: list[Calibration] = []
+    tasks: dict[str, dict[str, Any]] = {}
+    for name, (job, results) in rankers.items():
+        task = {"pctr": "ctr", "pcvr": "cvr"}[name]
+        ranker = {"dcn": "DCNv2 + MMoE", "dhen": "DHEN + MMoE"}[job.recipe.backbone]
+        lift += lift_rows(job, results, task, ranker, samples)
+        slices += slice_rows(job, results[0], results[3], task, samples)
+        calibration.append(calibration_rows(job, results[-1], task, ranker))
+        labels = job.data.examples.labels[job.split.test, job.columns()[0]]
+        tasks[task] = {
+            "n_train": len(job.split.train),
+            "n_test": len(labels),
+            "positive_rate": float(labels.mean()),
+        }
+    test_rows = rankers["pctr"][0].split.test
+    figures = {
+        "seeds": evaluation.seeds,
+        "lift": [_plain(row) for row in lift],
+        "slices": [_plain(row) for row in slices],
+        "calibration": [_plain(row) for row in calibration],
+        "retrieval": [_plain(row) for row in retrieval],
+        "tasks": tasks,
+        "embeddings": [
+            _plain(row)
+            for row in coverage_rows(
+                evaluation.context.path(OFFLINE),
+                evaluation.manifest,
+                evaluation.data.user_ids[test_rows],
+                evaluation.data.pin_ids[test_rows],
+                evaluation.data.event_micros[test_rows],
+            )
+        ],
+        "example": _plain(_example(evaluation)),
+    }
+    write_atomically(evaluation.context.path(EVALUATION), json.dumps(figures, indent=1) + "\n")
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = row.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return plain
+
+
+def _example(evaluation: Evaluation) -> Example:
+    """A user of the last test day, for the commands that the run ends with."""
+    data = evaluation.data
+    last = int(np.argmax(data.event_micros))
+    pins = [int(pin) for pin in data.pin_ids[-3:]]
+    return Example(
+        user_id=int(data.user_ids[last]), surface=str(data.surfaces[last]), pin_ids=tuple(dict.fromkeys(pins))
+    )
+
+
+def run_report(context: RunContext, progress: Progress) -> Mapping[str, Any]:
+    """Write report.json and report.html from what the steps before left."""
+    with progress.stage("report"):
+        report = build_report(context)
+        report.save(context.directory)
+        page.write(report, context.directory)
+    return {"lift_rows": len(report.lift), "report": str(context.path("report.html"))}
+
+
+def build_report(context: RunContext) -> Report:
+    """The report of a run whose evaluation is complete."""
+    figures = json.loads(context.path(EVALUATION).read_text())
+    spec = EventLog(context.path(EVENT_LOG)).spec
+    data = summarise(context.path(EVENT_LOG))
+    curve = [
+        point
+        for version in manifest(context).embeddings
+        for point in read_progressive(context.directory, version.model)
+    ]
+    window = spec.window
+    return Report(
+        dataset=spec.name,
+        commit=commit(),
+        seeds=tuple(figures["seeds"]),
+        window=Window(train=(window.train_from, window.test_from), test=(window.test_from, window.until)),
+        steps=_steps(context.directory),
+        lift=tuple(LiftRow.model_validate(row) for row in figures["lift"]),
+        retrieval=tuple(RetrievalRow.model_validate(row) for row in figures["retrieval"]),
+        created_timestamp=datetime.now(UTC),
+        machine=f"{platform.machine()}, {context.config.threads} threads, Python {platform.python_version()}",
+        command=command(context),
+        intervals=(
+            f"95 % intervals by bootstrap over users ({recipe(context).bootstrap_samples} resamples), paired: both "
+            "rankers are judged on the same resampled users; figures are means over seeds."
+        ),
+        data=data.model_copy(
+            update={"tasks": tuple(task.model_copy(update=figures["tasks"][task.task]) for task in data.tasks)}
+        ),
+        embeddings=tuple(figures["embeddings"]),
+        training=tuple(TrainingDay.model_validate(point) for point in curve),
+        calibration=tuple(Calibration.model_validate(row) for row in figures["calibration"]),
+        slices=tuple(SliceRow.model_validate(row) for row in figures["slices"]),
+        example=Example.model_validate(figures["example"]),
+    )
+
+
+def _steps(run: Path) -> tuple[Step, ...]:
+    markers = [marker for name in STEPS if (marker := read_marker(run, name)) is not None]
+    return tuple(Step(name=marker.step, seconds=marker.seconds, peak_mb=marker.peak_mb) for marker in markers)
+
+
+def command(context: RunContext) -> str:
+    """Command that makes the same run."""
+    config = context.config
+    parts = ["headwater run", f"--dataset {config.dataset}"]
+    parts += [f"--path {config.path}"] if config.path else []
+    parts += [f"--seed {config.seed}", f"--seeds {config.num_seeds}"]
+    parts += [f"--scale {config.scale}"] if config.scale != 1.0 else []
+    parts += [f"--recipe {config.recipe}"] if config.recipe != "default" else []
+    return " ".join([*parts, f"--out {config.out}"])
+
+
+def commit() -> str | None:
+    """Commit of the code, marked when the work tree differs from it; none outside a git checkout."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    here = Path(__file__).parent
+    found = subprocess.run(
+        [git, "describe", "--always", "--dirty", "--abbrev=12"], cwd=here, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or None if found.returncode == 0 else None

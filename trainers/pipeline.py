@@ -1,0 +1,68 @@
+"""The steps of a run, in order; each body is imported when it runs, so that listing them is quick."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from trainers.progress import Progress
+from trainers.run_config import RunConfig
+from trainers.steps import RunContext, Step
+
+
+def _body(module: str, function: str) -> Callable[[RunContext, Progress], Mapping[str, Any]]:
+    def run(context: RunContext, progress: Progress) -> Mapping[str, Any]:
+        figures: Mapping[str, Any] = getattr(import_module(module), function)(context, progress)
+        return figures
+
+    return run
+
+
+def _recipe_inputs(context: RunContext) -> Mapping[str, str]:
+    from trainers.recipes import get_recipe
+
+    text = get_recipe(context.config.recipe).fingerprint_text()
+    return {"recipe": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+def _source_inputs(context: RunContext) -> Mapping[str, str]:
+    from trainers.data.prepare import source_fingerprint
+
+    return source_fingerprint(context.config)
+
+
+def _evaluate_inputs(context: RunContext) -> Mapping[str, str]:
+    return {**_recipe_inputs(context), "seeds": str(context.config.num_seeds)}
+
+
+def steps(config: RunConfig) -> list[Step]:
+    """Steps of a run."""
+    del config
+    return [
+        Step(
+            "ingest",
+            _body("trainers.data.prepare", "run_ingest"),
+            inputs=_source_inputs,
+            outputs=("event_log",),
+            writes_aside=True,
+        ),
+        Step(
+            "features",
+            _body("trainers.data.prepare", "run_features"),
+            inputs=_recipe_inputs,
+            outputs=("feature_repo/data/offline/user_activity", "feature_repo/data/offline/pin_activity"),
+        ),
+        Step("apply", _body("trainers.data.prepare", "run_apply"), outputs=("feature_repo/data/manifest.json",)),
+        Step("train", _body("trainers.upstream_steps", "run_train"), inputs=_recipe_inputs, outputs=("upstream",)),
+        Step("publish", _body("trainers.upstream_steps", "run_publish"), outputs=("feature_repo/data/offline",)),
+        Step("materialize", _body("trainers.data.prepare", "run_materialize")),
+        Step(
+            "evaluate",
+            _body("trainers.evaluation.step", "run_evaluate"),
+            inputs=_evaluate_inputs,
+            outputs=("evaluation", "release"),
+        ),
+        Step("report", _body("trainers.evaluation.step", "run_report"), outputs=("report.json", "report.html")),
+    ]

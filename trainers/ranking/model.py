@@ -1,0 +1,130 @@
+"""A multi-task ranker on point-in-time features, with or without embeddings.
+
+Embeddings join at the concatenation layer, each as a token, and each pair of one space also as a dot product.
+Source: the downstream models of DERM, arXiv:2509.04337: DCN V2 crossing (arXiv:2008.13535), MMoE and a Transformer
+over the user's sequence for CTR; DHEN (arXiv:2203.11014) for CVR.
+Dims: B batch, F tokens, D width of a token, K width of the concatenation, H width of the experts' input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from trainers.modules.dcn import CrossNetwork, CrossNetworkConfig
+from trainers.modules.dhen import DHEN, DHENConfig
+from trainers.modules.embedding import FieldEmbedding, FieldEmbeddingConfig
+from trainers.modules.heads import TaskHeads, TaskHeadsConfig
+from trainers.modules.mmoe import MMoE, MMoEConfig
+from trainers.modules.side import Side, SideConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankerConfig:
+    """Sizes of a ranker."""
+
+    user: SideConfig
+    """Inputs of the user."""
+    pin: SideConfig
+    """Inputs of the candidate."""
+    context: FieldEmbeddingConfig
+    """Surface and time."""
+    tasks: tuple[str, ...]
+    """Tasks; the first is the one that early stopping looks at."""
+    vector_pairs: tuple[tuple[str, str], ...] = ()
+    """User and Pin inputs that hold vectors of one space."""
+    sequence_buckets: int = 0
+    """Rows of the table for Pins in sequences; 0 without sequences."""
+    backbone: str = "dcn"
+    """`dcn` or `dhen`."""
+    cross_layers: int = 2
+    """Cross layers of `dcn`."""
+    cross_rank: int = 32
+    """Rank of their matrices."""
+    hidden_dim: int = 128
+    """Width H of the experts' input."""
+    num_experts: int = 3
+    """Experts of the MMoE."""
+    dropout: float = 0.1
+    """Dropout before the experts."""
+
+    def __post_init__(self) -> None:
+        if self.backbone not in ("dcn", "dhen"):
+            raise ValueError(f"backbone must be 'dcn' or 'dhen' (got {self.backbone!r})")
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all sides, F."""
+        return self.user.num_tokens + self.pin.num_tokens + self.context.num_fields
+
+
+class CrossBackbone(nn.Module):
+    """DCN V2 beside an MLP, both over the concatenation."""
+
+    def __init__(self, config: RankerConfig) -> None:
+        super().__init__()
+        width = config.num_tokens * config.user.fields.field_dim + 2 * len(config.vector_pairs)
+        rank = min(config.cross_rank, width)
+        self.norm = nn.LayerNorm(width)
+        self.cross = CrossNetwork(CrossNetworkConfig(input_dim=width, num_layers=config.cross_layers, rank=rank))
+        self.deep = nn.Sequential(nn.Linear(width, 2 * config.hidden_dim), nn.ReLU())
+        self.output = nn.Linear(width + 2 * config.hidden_dim, config.hidden_dim)
+
+    def forward(self, tokens: Float[Tensor, "B F D"], dots: Float[Tensor, "B P"]) -> Float[Tensor, "B H"]:
+        """Crossed features."""
+        flat = self.norm(torch.cat([tokens.flatten(1), dots], dim=1))
+        return torch.relu(self.output(torch.cat([self.cross(flat), self.deep(flat)], dim=1)))
+
+
+class DhenBackbone(nn.Module):
+    """DHEN layers over the tokens; dot products join behind them."""
+
+    def __init__(self, config: RankerConfig) -> None:
+        super().__init__()
+        dim = config.user.fields.field_dim
+        fields = 8
+        self.dhen = DHEN(
+            DHENConfig(num_fields=config.num_tokens, field_dim=dim, output_fields=fields, num_heads=max(1, dim // 8))
+        )
+        self.output = nn.Linear(fields * dim + 2 * len(config.vector_pairs), config.hidden_dim)
+
+    def forward(self, tokens: Float[Tensor, "B F D"], dots: Float[Tensor, "B P"]) -> Float[Tensor, "B H"]:
+        """Crossed features."""
+        return torch.relu(self.output(torch.cat([self.dhen(tokens).flatten(1), dots], dim=1)))
+
+
+class Ranker(nn.Module):
+    """Features and embeddings of a user, a candidate and the context to one logit per task."""
+
+    def __init__(self, config: RankerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.user = Side(config.user)
+        self.pin = Side(config.pin)
+        self.context = FieldEmbedding(config.context)
+        dim = config.user.fields.field_dim
+        self.sequence_pins = nn.Embedding(config.sequence_buckets, dim) if config.sequence_buckets else None
+        self.backbone = CrossBackbone(config) if config.backbone == "dcn" else DhenBackbone(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.mmoe = MMoE(MMoEConfig(input_dim=config.hidden_dim, tasks=config.tasks, num_experts=config.num_experts))
+        self.heads = TaskHeads(TaskHeadsConfig(input_dim=self.mmoe.config.output_dim, tasks=config.tasks))
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Logit [B] of each task."""
+        sides = [self.user(inputs, self.sequence_pins), self.pin(inputs), self.context(inputs)]
+        tokens = torch.cat(sides, dim=1)
+        features = self.dropout(self.backbone(tokens, self._dots(inputs, tokens)))
+        logits: dict[str, Tensor] = self.heads(self.mmoe(features))
+        return logits
+
+    def _dots(self, inputs: Mapping[str, Tensor], tokens: Tensor) -> Float[Tensor, "B P"]:
+        """Inner product of each pair and whether both vectors were present."""
+        parts = [tokens[:, :0, 0]]
+        for user_name, pin_name in self.config.vector_pairs:
+            user, pin = inputs[user_name], inputs[pin_name]
+            parts += [4.0 * (user[:, :-1] * pin[:, :-1]).sum(dim=1, keepdim=True), user[:, -1:] * pin[:, -1:]]
+        return torch.cat(parts, dim=1)

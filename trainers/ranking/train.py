@@ -1,0 +1,143 @@
+"""Training a ranker with early stopping on the last training days.
+
+Dims: N rows, T tasks.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trainers.data.examples import Examples, Rows, batches
+from trainers.losses import multi_task_bce
+from trainers.metrics import log_loss
+from trainers.progress import Stage
+from trainers.ranking.model import Ranker, RankerConfig
+from trainers.ranking.recipes import RankingRecipe
+
+SCORING_BATCH = 16384
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedRanker:
+    """A ranker and how it came to be."""
+
+    model: Ranker
+    """The weights of the best epoch, in evaluation mode."""
+    epoch: int
+    """Passes over the training rows that the weights have seen."""
+    validation_log_loss: tuple[float, ...]
+    """Log loss of the first task on the validation rows after each pass."""
+
+
+def train_ranker(
+    config: RankerConfig,
+    recipe: RankingRecipe,
+    *,
+    train: Examples,
+    validation: Examples,
+    hidden_vectors: tuple[tuple[str, ...], ...],
+    seed: int,
+    stage: Stage,
+) -> TrainedRanker:
+    """Ranker of the epoch with the least validation log loss of the first task.
+
+    Args:
+        train: Rows to learn from; labels [N, T] in the order of `config.tasks`.
+        validation: Later rows to stop by.
+        hidden_vectors: Groups of vector inputs that are hidden together at `recipe.embedding_dropout`.
+        seed: Seed of initial weights, row order and dropout.
+        stage: Advanced by one a batch.
+
+    Raises:
+        ValueError: The first task has labels of one class only, in training or validation.
+    """
+    _check_classes(config.tasks[0], train, validation)
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model = Ranker(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    schedule = _cosine(optimizer, recipe, len(train))
+    losses: list[float] = []
+    best = copy.deepcopy(model.state_dict())
+    for _ in range(recipe.max_epochs):
+        model.train()
+        for batch in batches(np.arange(len(train)), recipe.batch_size, rng):
+            inputs = _hide(train.tensors(batch), hidden_vectors, recipe.embedding_dropout)
+            _step(model, optimizer, inputs, torch.from_numpy(train.labels[batch]))
+            schedule.step()
+            stage.advance()
+        losses.append(_validation_loss(model, validation))
+        if losses[-1] <= min(losses):
+            best = copy.deepcopy(model.state_dict())
+    model.load_state_dict(best)
+    return TrainedRanker(model=model.eval(), epoch=int(np.argmin(losses)) + 1, validation_log_loss=tuple(losses))
+
+
+def num_batches(recipe: RankingRecipe, num_rows: int) -> int:
+    """Batches of a whole training, for progress."""
+    return recipe.max_epochs * math.ceil(num_rows / recipe.batch_size)
+
+
+def _check_classes(task: str, train: Examples, validation: Examples) -> None:
+    for name, part in (("training", train), ("validation", validation)):
+        labels = part.labels[:, 0]
+        classes = np.unique(labels[~np.isnan(labels)])
+        if len(classes) < 2:
+            raise ValueError(
+                f"task {task} needs both classes in the {name} days (got labels {classes.tolist()} on {len(part)} rows); "
+                "move the dataset's window or leave the task out"
+            )
+
+
+def _cosine(
+    optimizer: torch.optim.Optimizer, recipe: RankingRecipe, num_rows: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    total = num_batches(recipe, num_rows)
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.1 + 0.45 * (1.0 + math.cos(math.pi * min(step / total, 1.0)))
+    )
+
+
+def _step(model: Ranker, optimizer: torch.optim.Optimizer, inputs: dict[str, Tensor], labels: Tensor) -> None:
+    logits = model(inputs)
+    loss, _ = multi_task_bce(logits, dict(zip(logits, labels.unbind(1), strict=True)))
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"the loss must be finite (got {loss.item()}); lower the recipe's lr")
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def _hide(inputs: dict[str, Tensor], groups: tuple[tuple[str, ...], ...], share: float) -> dict[str, Tensor]:
+    """Inputs with each group of vectors zeroed, flags included, in a random share of the rows."""
+    if share == 0.0:
+        return inputs
+    for group in groups:
+        kept = (torch.rand(len(inputs[group[0]]), 1) >= share).float()
+        inputs |= {name: inputs[name] * kept for name in group}
+    return inputs
+
+
+@torch.inference_mode()
+def predict(model: Ranker, examples: Examples) -> npt.NDArray[np.float32]:
+    """Logits [N, T] of all tasks."""
+    model.eval()
+    rows: Rows = np.arange(len(examples))
+    parts = [
+        torch.stack(list(model(examples.tensors(batch)).values()), dim=1) for batch in batches(rows, SCORING_BATCH)
+    ]
+    return np.asarray(torch.cat(parts))
+
+
+def _validation_loss(model: Ranker, validation: Examples) -> float:
+    labels = validation.labels[:, 0]
+    defined = ~np.isnan(labels)
+    logits = predict(model, validation)[defined, 0]
+    return log_loss(labels[defined], 1.0 / (1.0 + np.exp(-logits.astype(np.float64))))

@@ -1,0 +1,71 @@
+"""Named recipes of a whole run: what features are computed and how large every model is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trainers.ranking import recipes as ranking
+from trainers.retrieval import recipes as retrieval
+from trainers.upstream import recipes as upstream
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecipe:
+    """Everything that sizes a run, whatever the dataset."""
+
+    upstream: upstream.UpstreamRecipe
+    """Upstream models, the same sizes for both domains."""
+    ctr: ranking.RankingRecipe
+    """CTR ranker."""
+    cvr: ranking.RankingRecipe
+    """CVR ranker."""
+    retrieval: retrieval.RetrievalRecipe
+    """Two-tower retrieval."""
+    windows_days: tuple[int, ...] = (1, 7, 28)
+    """Windows of the activity counts."""
+    sequence_length: int = 20
+    """Engaged Pins that the user's sequence keeps."""
+    activity_ttl_hours: int = 72
+    """TTL of the activity views."""
+    bootstrap_samples: int = 500
+    """Resamples behind every interval."""
+
+    def fingerprint_text(self) -> str:
+        """Canonical text: equal exactly when two recipes are."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+
+def default() -> RunRecipe:
+    """Fits two cores and 4 GB."""
+    return RunRecipe(upstream=upstream.default(), ctr=ranking.ctr(), cvr=ranking.cvr(), retrieval=retrieval.default())
+
+
+def tiny() -> RunRecipe:
+    """For tests and first looks: a whole run in seconds on a few thousand rows."""
+    recipe = default()
+    return RunRecipe(
+        upstream=upstream.tiny(),
+        ctr=ranking.tiny(recipe.ctr),
+        cvr=ranking.tiny(recipe.cvr),
+        retrieval=retrieval.tiny(recipe.retrieval),
+        windows_days=(1, 7),
+        sequence_length=5,
+        bootstrap_samples=50,
+    )
+
+
+RECIPES: dict[str, Callable[[], RunRecipe]] = {"default": default, "tiny": tiny}
+
+
+def get_recipe(name: str) -> RunRecipe:
+    """The recipe of that name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe must be one of {', '.join(RECIPES)} (got {name!r})")
+    return RECIPES[name]()

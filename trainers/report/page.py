@@ -1,0 +1,252 @@
+"""One self-contained HTML page of a report: no script, no request, light and dark, phone and desktop.
+
+A section whose figures were not run does not appear.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from pathlib import Path
+from typing import TypeVar
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from feature_repo.contract import write_atomically
+from trainers.console import duration
+from trainers.report.plots import Estimate, auc_by_day, axis_limits, calibration_curve, lift_dots, retrieval_bars
+from trainers.report.schema import PAGE_FILE, Cell, Interval, LiftRow, Optimum, Report, SliceRow
+from trainers.report.terminal import commands
+from trainers.report.wording import (
+    INPUTS_LABELS,
+    find_task,
+    headline,
+    headline_rows,
+    interval_pct,
+    lift_groups,
+    signed_pct,
+    task_meaning,
+    task_title,
+    verdict,
+)
+
+T = TypeVar("T")
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plot:
+    """A drawing and what stands above it."""
+
+    title: str
+    svg: Markup
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiftPanel:
+    """One ranker of one task: its plot and table."""
+
+    title: str
+    meaning: str
+    rows: list[LiftRow]
+    plot: Markup | None
+    """None where no lift was measured."""
+    optimum: Optimum | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SlicePanel:
+    """Lift of one task on the parts of the test days."""
+
+    title: str
+    part: str
+    rows: list[SliceRow]
+    plot: Markup
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExperimentTable:
+    """Rows of a study, with the keys of all rows as columns."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def render(report: Report, run_dir: Path | None = None) -> str:
+    """The page as HTML text.
+
+    Args:
+        run_dir: Where the run lies, for the commands that serve it; without it they are left out.
+    """
+    serve = commands(report.example, run_dir) if report.example and run_dir else []
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            headline=headline(report),
+            headline_rows=headline_rows(report),
+            lift=_lift_panels(report),
+            retrieval=_retrieval_plot(report),
+            slices=_slice_panels(report),
+            training=_training_plots(report),
+            calibration=_calibration_plots(report),
+            experiments=[_experiment(name, rows) for name, rows in report.experiments.items() if rows],
+            surface_labels=_surface_labels(report),
+            seconds=sum(step.seconds for step in report.steps),
+            peak_mb=max((step.peak_mb for step in report.steps if step.peak_mb is not None), default=None),
+            serve=serve,
+        )
+    )
+
+
+def write(report: Report, run_dir: Path) -> Path:
+    """Replace `report.html` of a run in one step.
+
+    Returns:
+        The path written.
+    """
+    path = run_dir / PAGE_FILE
+    write_atomically(path, render(report, run_dir))
+    return path
+
+
+def _environment() -> Environment:
+    loader = FileSystemLoader(_TEMPLATES)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "breakable": lambda value: escape(value).replace("_", Markup("_<wbr>")),
+        "count": lambda value: f"{value:,}",
+        "duration": duration,
+        "figure": lambda value: f"{value:.4f}",
+        "inputs": lambda value: INPUTS_LABELS[value],
+        "interval": lambda value: typeset(interval_pct(value)),
+        "moment": _moment,
+        "share": _share,
+        "signed": lambda value: typeset(signed_pct(value)),
+        "typeset": typeset,
+        "verdict": verdict,
+    }
+    return environment
+
+
+def typeset(text: str) -> str:
+    """The text with true minus signs before numbers; dates and ranges keep their hyphens."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", text)
+
+
+def _moment(value: datetime) -> str:
+    """A moment in UTC; midnight is written as the date alone."""
+    utc = value.astimezone(UTC)
+    return f"{utc:%Y-%m-%d}" if utc.time() == time() else f"{utc:%Y-%m-%d %H:%M}"
+
+
+def _share(value: float) -> str:
+    """A share in percent; a rare one keeps two digits."""
+    return f"{100 * value:.2g}%" if 0 < value < 0.01 else f"{100 * value:.1f}%"
+
+
+def _groups(pairs: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
+    """Values by key, in order of first appearance."""
+    groups: dict[str, list[T]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
+
+
+def _lift_panels(report: Report) -> list[LiftPanel]:
+    groups = lift_groups(report)
+    estimates = {
+        key: [_lift_estimate(row) for row in rows if row.roc_auc_lift_pct is not None] for key, rows in groups.items()
+    }
+    limits = axis_limits([estimate for group in estimates.values() for estimate in group])
+    panels = []
+    for i, ((task, ranker), rows) in enumerate(groups.items()):
+        drawn = estimates[task, ranker]
+        panels.append(
+            LiftPanel(
+                title=f"{task_title(task)}, {ranker}",
+                meaning=task_meaning(find_task(report, task)),
+                rows=rows,
+                plot=Markup(lift_dots(drawn, limits, name=f"lift{i}")) if drawn else None,
+                optimum=next((optimum for optimum in report.optimum if optimum.task == task), None),
+            )
+        )
+    return panels
+
+
+def _lift_estimate(row: LiftRow) -> Estimate:
+    lift_pct = row.roc_auc_lift_pct or 0.0
+    return _estimate(INPUTS_LABELS[row.inputs], lift_pct, row.roc_auc_lift_ci95)
+
+
+def _estimate(label: str, lift_pct: float, interval: Interval | None) -> Estimate:
+    return Estimate(label=label, value=lift_pct, interval=interval, text=typeset(signed_pct(lift_pct)))
+
+
+def _retrieval_plot(report: Report) -> Markup | None:
+    if not report.retrieval:
+        return None
+    estimates = [
+        Estimate(label=row.model, value=row.recall_at_20, interval=row.ci95, text=f"{row.recall_at_20:.4f}")
+        for row in report.retrieval
+    ]
+    return Markup(retrieval_bars(estimates, name="retrieval"))
+
+
+def _slice_panels(report: Report) -> list[SlicePanel]:
+    panels = []
+    for i, (title, rows) in enumerate(
+        _groups((f"{task_title(row.task)} by {row.slice.replace('_', ' ')}", row) for row in report.slices).items()
+    ):
+        estimates = [_estimate(row.value, row.lift_pct, row.ci95) for row in rows]
+        svg = Markup(lift_dots(estimates, axis_limits(estimates), name=f"slice{i}"))
+        panels.append(SlicePanel(title=title, part=rows[0].slice.replace("_", " "), rows=rows, plot=svg))
+    return panels
+
+
+def _training_plots(report: Report) -> list[Plot]:
+    plots = []
+    for i, (model, rows) in enumerate(_groups((row.model, row) for row in report.training).items()):
+        series = _groups((row.task, (row.day, row.roc_auc)) for row in sorted(rows, key=lambda row: row.day))
+        svg = Markup(auc_by_day(series, name=f"training{i}"))
+        plots.append(Plot(title=f"Upstream model {model}", svg=svg))
+    return plots
+
+
+def _calibration_plots(report: Report) -> list[Plot]:
+    curves = [curve for curve in report.calibration if curve.bins]
+    plots = []
+    for i, (title, group) in enumerate(
+        _groups((f"{task_title(curve.task)}, {curve.ranker}", curve) for curve in curves).items()
+    ):
+        series = {INPUTS_LABELS[curve.inputs]: curve.bins for curve in group}
+        svg = Markup(calibration_curve(series, name=f"calibration{i}"))
+        plots.append(Plot(title=title, svg=svg))
+    return plots
+
+
+def _surface_labels(report: Report) -> list[str]:
+    surfaces = report.data.surfaces if report.data else ()
+    return list(dict.fromkeys(label for surface in surfaces for label in surface.label_rates))
+
+
+def _experiment(name: str, rows: tuple[dict[str, Cell], ...]) -> ExperimentTable:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[_cell(row[column]) if column in row else "" for column in columns] for row in rows]
+    return ExperimentTable(title=name.replace("_", " ").capitalize(), columns=columns, rows=cells)
+
+
+def _cell(value: Cell) -> str:
+    if isinstance(value, tuple):
+        return " to ".join(_cell(item) for item in value)
+    if isinstance(value, bool | str):
+        return str(value)
+    return typeset(f"{value:,}" if isinstance(value, int) else f"{value:.4g}")

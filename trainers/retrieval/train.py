@@ -1,0 +1,144 @@
+"""Training the two-tower model on engaged pairs, and ranking the whole corpus with it.
+
+Dims: U users, P Pins, E width of a vector.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from trainers.data.examples import Examples, batches
+from trainers.frequency import CountMinConfig, CountMinSketch
+from trainers.losses import ContrastiveConfig, ContrastiveLoss
+from trainers.progress import Stage
+from trainers.retrieval.model import TwoTower, TwoTowerConfig
+from trainers.retrieval.recipes import RetrievalRecipe
+
+Vectors = npt.NDArray[np.float32]
+Keys = npt.NDArray[np.int64]
+SCORING_BATCH = 8192
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pairs:
+    """Engaged (user, Pin) pairs."""
+
+    examples: Examples
+    """Inputs of both sides."""
+    user_ids: Keys
+    pin_ids: Keys
+
+
+def train_two_tower(
+    config: TwoTowerConfig,
+    recipe: RetrievalRecipe,
+    pairs: Pairs,
+    *,
+    hidden_vectors: tuple[tuple[str, ...], ...],
+    validate: Callable[[TwoTower], float],
+    seed: int,
+    stage: Stage,
+) -> TwoTower:
+    """The model of the epoch with the best validation figure.
+
+    Args:
+        pairs: Positives; Pins of the batch are each other's negatives, corrected for how often they occur.
+        hidden_vectors: Groups of vector inputs that are hidden together at `recipe.embedding_dropout`.
+        validate: Figure of a model on the validation days, larger is better.
+        stage: Advanced by one a batch.
+
+    Raises:
+        ValueError: There are fewer than two pairs.
+    """
+    if len(pairs.user_ids) < 2:
+        raise ValueError(f"retrieval needs at least two engaged pairs to train on (got {len(pairs.user_ids)})")
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model = TwoTower(config)
+    loss_of = ContrastiveLoss(ContrastiveConfig(temperature=recipe.temperature))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, num_batches(recipe, len(pairs.user_ids)), eta_min=recipe.lr / 10
+    )
+    sketch = CountMinSketch(CountMinConfig(seed=seed))
+    sketch.update(pairs.pin_ids)
+    best, best_figure = copy.deepcopy(model.state_dict()), -math.inf
+    for _ in range(recipe.epochs):
+        model.train()
+        for batch in batches(np.arange(len(pairs.user_ids)), recipe.batch_size, rng):
+            _step(model, loss_of, optimizer, pairs, batch, sketch, hidden_vectors, recipe.embedding_dropout)
+            schedule.step()
+            stage.advance()
+        figure = validate(model.eval())
+        if figure > best_figure:
+            best, best_figure = copy.deepcopy(model.state_dict()), figure
+    model.load_state_dict(best)
+    return model.eval()
+
+
+def num_batches(recipe: RetrievalRecipe, num_pairs: int) -> int:
+    """Batches of a whole training, for progress."""
+    return recipe.epochs * math.ceil(num_pairs / recipe.batch_size)
+
+
+def _step(
+    model: TwoTower,
+    loss_of: ContrastiveLoss,
+    optimizer: torch.optim.Optimizer,
+    pairs: Pairs,
+    batch: Keys,
+    sketch: CountMinSketch,
+    hidden_vectors: tuple[tuple[str, ...], ...],
+    hidden_share: float,
+) -> None:
+    inputs = pairs.examples.tensors(batch)
+    for group in hidden_vectors:
+        kept = (torch.rand(len(batch), 1) >= hidden_share).float()
+        inputs |= {name: inputs[name] * kept for name in group}
+    pin_ids = pairs.pin_ids[batch]
+    loss = loss_of(
+        model.queries(inputs),
+        model.candidates(inputs),
+        torch.from_numpy(pin_ids),
+        torch.ones(len(batch), dtype=torch.bool),
+        torch.from_numpy(sketch.log_probability(pin_ids)),
+        user_ids=torch.from_numpy(pairs.user_ids[batch]),
+    )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+@torch.inference_mode()
+def embed(model: TwoTower, side: str, examples: Examples) -> Vectors:
+    """Query or candidate vectors [N, E] of all rows."""
+    tower = model.queries if side == "user" else model.candidates
+    rows = np.arange(len(examples))
+    return np.asarray(torch.cat([tower(examples.tensors(batch)) for batch in batches(rows, SCORING_BATCH)]))
+
+
+def top_pins(
+    queries: Vectors, candidates: Vectors, bias: Vectors, seen: list[Keys], k: int, *, chunk: int = 2048
+) -> Keys:
+    """Positions [U, k] of the best Pins of each user by inner product plus bias, those already seen left out.
+
+    Args:
+        bias: Added to every candidate's score [P].
+        seen: Positions of the Pins that each user has met.
+    """
+    found = np.empty((len(queries), k), np.int64)
+    for start in range(0, len(queries), chunk):
+        scores = queries[start : start + chunk] @ candidates.T + bias
+        for row, positions in enumerate(seen[start : start + chunk]):
+            scores[row, positions] = -np.inf
+        part = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        order = np.argsort(-np.take_along_axis(scores, part, axis=1), axis=1, kind="stable")
+        found[start : start + chunk] = np.take_along_axis(part, order, axis=1)
+    return found

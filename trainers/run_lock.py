@@ -1,0 +1,38 @@
+"""One process at a time in a run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK_FILE = ".lock"
+
+
+class RunLockedError(RuntimeError):
+    """Another process works in the run."""
+
+
+@contextmanager
+def run_lock(directory: Path) -> Iterator[None]:
+    """Hold the run in `directory`; the kernel lets go of it even when the process is killed.
+
+    Raises:
+        RunLockedError: another process holds it; the message names its pid.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / LOCK_FILE
+    with file.open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            pid = handle.read().strip() or "unknown"
+            message = f"{directory} must be worked on by one process at a time (process {pid} holds it)"
+            raise RunLockedError(f"{message}; wait for that process, stop it, or take another --run") from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield

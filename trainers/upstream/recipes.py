@@ -1,0 +1,78 @@
+"""Sizes of the upstream model and how it is trained, as named recipes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+LayerPair = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpstreamRecipe:
+    """One upstream model: sizes, losses and schedule.
+
+    Temperature, loss weight, id dropout and learning rates are choices of ours; the paper does not report them.
+    """
+
+    token_dim: int = 32
+    """Width of one token, D."""
+    output_tokens: int = 2
+    """Tokens a tower ends in; the embedding is `output_tokens * token_dim` wide."""
+    hidden_tokens: int = 8
+    """Tokens between DHEN layers."""
+    tower_layers: tuple[LayerPair, ...] = (("masknet", "mlp"), ("transformer", "mlp"))
+    """DHEN layers of the user and Pin towers: modules paired in each."""
+    interaction_layers: tuple[LayerPair, ...] = (("masknet", "mlp"), ("transformer", "mlp"))
+    """DHEN layers of the interaction tower."""
+    id_dropout: float = 0.5
+    """Share of training rows whose own user key is hidden, so that content carries unseen users."""
+    pin_id_dropout: float = 0.1
+    """The same for Pin keys."""
+    temperature: float = 0.1
+    """Temperature τ of the contrastive loss."""
+    contrastive_weight: float = 0.2
+    """Weight of the contrastive loss beside the supervised one."""
+    batch_size: int = 1024
+    """Rows of one step."""
+    pretrain_lr: float = 2e-3
+    """AdamW learning rate on the long histories."""
+    daily_lr: float = 1e-3
+    """AdamW learning rate of the daily steps."""
+    weight_decay: float = 1e-4
+    """AdamW weight decay."""
+    replay: float = 1.0
+    """Rows of earlier days trained on again with each day, relative to the day's own."""
+    average_weight: float = 0.8
+    """Weight w on the past in the moving average of embeddings."""
+    retention_days: int = 90
+    """Entities active in this many days get an embedding."""
+    ttl_hours: int = 72
+    """TTL of the embedding views."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.average_weight < 1.0:
+            raise ValueError(f"average_weight must be in [0, 1) (got {self.average_weight})")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2 for in-batch negatives (got {self.batch_size})")
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the user and Pin embeddings."""
+        return self.output_tokens * self.token_dim
+
+
+def default() -> UpstreamRecipe:
+    """Fits two cores: 64-wide embeddings."""
+    return UpstreamRecipe()
+
+
+def tiny() -> UpstreamRecipe:
+    """For tests: seconds on a few thousand rows."""
+    return replace(
+        default(),
+        token_dim=8,
+        hidden_tokens=4,
+        tower_layers=(("masknet", "mlp"),),
+        interaction_layers=(("transformer", "mlp"),),
+        batch_size=256,
+    )

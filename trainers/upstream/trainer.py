@@ -1,0 +1,123 @@
+"""Training, scoring and embedding with one upstream model.
+
+Dims: N rows, B batch, T tasks, E width of an embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trainers import checkpoint
+from trainers.data.examples import Examples, Rows, batches
+from trainers.frequency import CountMinConfig, CountMinSketch
+from trainers.losses import ContrastiveConfig, ContrastiveLoss, multi_task_bce
+from trainers.progress import Stage
+from trainers.upstream.model import UpstreamConfig, UpstreamModel
+from trainers.upstream.recipes import UpstreamRecipe
+
+SCORING_BATCH = 8192
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpstreamExamples:
+    """Encoded rows of one domain with the keys that the contrastive loss tells apart."""
+
+    examples: Examples
+    """Inputs of all three sides, labels [N, T]."""
+    user_ids: npt.NDArray[np.int64]
+    """User key of each row."""
+    pin_ids: npt.NDArray[np.int64]
+    """Pin key of each row."""
+
+
+class UpstreamTrainer:
+    """One upstream model, its optimiser and its estimate of how often each Pin occurs."""
+
+    def __init__(self, config: UpstreamConfig, recipe: UpstreamRecipe, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.recipe = recipe
+        self.model = UpstreamModel(config)
+        self.contrastive = ContrastiveLoss(ContrastiveConfig(temperature=recipe.temperature))
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=recipe.daily_lr, weight_decay=recipe.weight_decay, fused=True
+        )
+        self.sketch = CountMinSketch(CountMinConfig(half_life=float(1 << 20), seed=seed))
+
+    def fit(self, data: UpstreamExamples, rows: Rows, *, lr: float, rng: np.random.Generator, stage: Stage) -> float:
+        """One pass over the rows in random order; returns the mean loss.
+
+        More passes over the same rows overfit the id tables at once, so there is one.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        # Dropout draws from torch's own generator: seed it per call, so that a resumed walk repeats it.
+        torch.manual_seed(int(rng.integers(2**31)))
+        self.model.train()
+        losses = []
+        for batch in batches(rows, self.recipe.batch_size, rng):
+            if len(batch) > 1:
+                losses.append(self._step(data, batch))
+            stage.advance(len(batch))
+        return float(np.mean(losses)) if losses else float("nan")
+
+    def _step(self, data: UpstreamExamples, batch: Rows) -> float:
+        labels = torch.from_numpy(data.examples.labels[batch])
+        pin_ids = data.pin_ids[batch]
+        self.sketch.update(pin_ids)
+        output = self.model(data.examples.tensors(batch))
+        task_labels = dict(zip(output.logits, labels.unbind(1), strict=True))
+        supervised, _ = multi_task_bce(output.logits, task_labels)
+        contrastive = self.contrastive(
+            output.user,
+            output.pin,
+            torch.from_numpy(pin_ids),
+            (labels == 1.0).any(dim=1),
+            torch.from_numpy(self.sketch.log_probability(pin_ids)),
+            user_ids=torch.from_numpy(data.user_ids[batch]),
+        )
+        loss = supervised + self.recipe.contrastive_weight * contrastive
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss must be finite (got {loss.item()} on rows {batch[:3].tolist()}…)")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
+        self.optimizer.step()
+        return float(loss.detach())
+
+    @torch.inference_mode()
+    def score(self, examples: Examples, rows: Rows) -> npt.NDArray[np.float32]:
+        """Logits [N, T] of the rows."""
+        self.model.eval()
+        parts = [
+            torch.stack(list(self.model(examples.tensors(batch)).logits.values()), dim=1)
+            for batch in batches(rows, SCORING_BATCH)
+        ]
+        return np.asarray(torch.cat(parts)) if parts else np.empty((0, examples.labels.shape[1]), np.float32)
+
+    @torch.inference_mode()
+    def embed(self, entity: str, examples: Examples) -> npt.NDArray[np.float32]:
+        """Embeddings [N, E] of users or Pins."""
+        self.model.eval()
+        tower = self.model.embed_users if entity == "user" else self.model.embed_pins
+        rows = np.arange(len(examples))
+        parts: list[Tensor] = [tower(examples.tensors(batch)) for batch in batches(rows, SCORING_BATCH)]
+        return np.asarray(torch.cat(parts)) if parts else np.empty((0, self.model.config.embedding_dim), np.float32)
+
+    def save(self, path: Path, notes: dict[str, Any]) -> None:
+        """Checkpoint everything that training continues from."""
+        extra = {name: torch.from_numpy(values) for name, values in self.sketch.to_arrays().items()}
+        checkpoint.save(path, self.model, self.optimizer, extra=extra, notes=notes)
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """Continue from a checkpoint; returns its notes."""
+        extra, notes = checkpoint.load(path, self.model, self.optimizer)
+        arrays = {name: tensor.numpy() for name, tensor in extra.items()}
+        self.sketch = CountMinSketch.from_arrays(self.sketch.config, arrays)
+        return notes

@@ -1,0 +1,146 @@
+"""The steps `train` and `publish` of a run: walks of the upstream models, and their embeddings as snapshots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from feature_repo.contract import EmbeddingVersion, RepoManifest, write_atomically
+from feature_repo.layout import open_store
+from trainers.data.event_log import EventLog
+from trainers.data.manifest import UPSTREAM_MODELS, embedding_versions
+from trainers.data.model_inputs import field_config, side_config
+from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
+from trainers.data.upstream_data import (
+    ActiveEntities,
+    UpstreamRows,
+    UpstreamSpecs,
+    domain_columns,
+    read_rows,
+    upstream_specs,
+)
+from trainers.progress import Progress
+from trainers.steps import RunContext
+from trainers.torch_setup import set_up_torch
+from trainers.upstream.model import UpstreamConfig
+from trainers.upstream.publish import PublishPlan, publish
+from trainers.upstream.recipes import UpstreamRecipe
+from trainers.upstream.trainer import UpstreamExamples, UpstreamTrainer
+from trainers.upstream.walk import WalkData, WalkPlan, walk
+
+UPSTREAM = "upstream"
+PROGRESSIVE_FILE = "progressive.json"
+
+
+def run_train(context: RunContext, progress: Progress) -> Mapping[str, Any]:
+    """Walk every upstream model forward through the dataset's days, resuming where the last walk stopped."""
+    set_up_torch(context.config.threads)
+    log, repo, offline = EventLog(context.path(EVENT_LOG)), manifest(context), context.path(OFFLINE)
+    store = open_store(context.path(REPO))
+    specs = upstream_specs(log, repo, offline, log.spec.window.train_from)
+    rows = read_rows(log, store, specs, progress, until=log.spec.window.until)
+    retention = timedelta(days=recipe(context).upstream.retention_days)
+    entities = ActiveEntities(log, store, specs, offline, retention)
+    figures: dict[str, Any] = {"rows": len(rows.user_ids)}
+    for version in embedding_versions(log.spec, recipe(context)):
+        trainer = _trainer(context, specs, log, repo, version)
+        data = _walk_data(log, rows, version.model, entities)
+        curve = walk(trainer, data, _plan(context, log, version), progress)
+        write_atomically(context.path(f"{UPSTREAM}/{version.model}/{PROGRESSIVE_FILE}"), json.dumps(curve) + "\n")
+        figures |= _last_aucs(curve, version.model)
+    return figures
+
+
+def run_publish(context: RunContext, progress: Progress) -> Mapping[str, Any]:
+    """Average the daily embeddings and write them to the offline store, a snapshot a day."""
+    log = EventLog(context.path(EVENT_LOG))
+    figures: dict[str, Any] = {}
+    for version in embedding_versions(log.spec, recipe(context)):
+        counts = publish(
+            PublishPlan(
+                version=version,
+                daily=context.path(f"{UPSTREAM}/{version.model}"),
+                offline=context.path(OFFLINE),
+                cutoffs=[cutoff for cutoff in log.spec.cutoffs() if cutoff >= embed_from(log)],
+                publish_delay=log.spec.publish_delay,
+                average_weight=recipe(context).upstream.average_weight,
+            ),
+            progress,
+        )
+        figures |= {f"{version.key}_{entity}s": count for entity, count in counts.items()}
+    return figures
+
+
+def embed_from(log: EventLog) -> datetime:
+    """First cut-off with embeddings: a day before downstream training begins, so that its first hours have some."""
+    return max(log.spec.window.features_from, log.spec.window.train_from - timedelta(days=1))
+
+
+def _plan(context: RunContext, log: EventLog, version: EmbeddingVersion) -> WalkPlan:
+    return WalkPlan(
+        model=version.model,
+        cutoffs=tuple(log.spec.cutoffs()),
+        embed_from=embed_from(log),
+        out=context.path(f"{UPSTREAM}/{version.model}"),
+        seed=context.config.seed,
+    )
+
+
+def _trainer(
+    context: RunContext, specs: UpstreamSpecs, log: EventLog, repo: RepoManifest, version: EmbeddingVersion
+) -> UpstreamTrainer:
+    sizes = recipe(context).upstream
+    tasks = tuple(task.name for task in log.spec.domain_tasks(UPSTREAM_MODELS[version.model]))
+    return UpstreamTrainer(upstream_config(specs, sizes, tasks, len(repo.labels)), sizes, context.config.seed)
+
+
+def upstream_config(
+    specs: UpstreamSpecs, sizes: UpstreamRecipe, tasks: tuple[str, ...], num_labels: int
+) -> UpstreamConfig:
+    """Sizes of the towers for these inputs."""
+    common: dict[str, Any] = {"field_dim": sizes.token_dim, "num_labels": num_labels, "normalise_dense": True}
+    return UpstreamConfig(
+        user=side_config(specs.user, id_dropout=sizes.id_dropout, **common),
+        pin=side_config(specs.pin, id_dropout=sizes.pin_id_dropout, **common),
+        context=field_config(specs.context, field_dim=sizes.token_dim),
+        tasks=tasks,
+        output_tokens=sizes.output_tokens,
+        hidden_tokens=sizes.hidden_tokens,
+        tower_layers=sizes.tower_layers,
+        interaction_layers=sizes.interaction_layers,
+    )
+
+
+def _walk_data(log: EventLog, rows: UpstreamRows, model: str, entities: ActiveEntities) -> WalkData:
+    """Rows on which a task of the domain is defined; a row is known once all its tasks are."""
+    columns = domain_columns(log.spec.tasks, UPSTREAM_MODELS[model])
+    kept = np.flatnonzero(~np.isnan(rows.examples.labels[:, columns]).all(axis=1))
+    examples = rows.examples.take(kept).with_labels(columns)
+    known_at = np.where(np.isnan(examples.labels), np.iinfo(np.int64).min, rows.known_at[kept][:, columns])
+    return WalkData(
+        stream=UpstreamExamples(examples=examples, user_ids=rows.user_ids[kept], pin_ids=rows.pin_ids[kept]),
+        known_at=known_at.max(axis=1),
+        tasks=tuple(log.spec.tasks[column].name for column in columns),
+        entities=entities,
+    )
+
+
+def _last_aucs(curve: list[dict[str, Any]], model: str) -> dict[str, float]:
+    """Mean progressive ROC-AUC of each task over the last seven days."""
+    days = sorted({point["day"] for point in curve})[-7:]
+    by_task: dict[str, list[float]] = {}
+    for point in curve:
+        if point["day"] in days:
+            by_task.setdefault(point["task"], []).append(point["roc_auc"])
+    return {f"{model}_{task}_roc_auc": round(float(np.mean(aucs)), 4) for task, aucs in by_task.items()}
+
+
+def read_progressive(run: Path, model: str) -> list[dict[str, Any]]:
+    """Progressive evaluation of an upstream model; empty where it has not been trained."""
+    file = run / UPSTREAM / model / PROGRESSIVE_FILE
+    return json.loads(file.read_text()) if file.exists() else []
