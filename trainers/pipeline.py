@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -14,6 +15,8 @@ from trainers.steps import RunContext, Step
 
 def _body(module: str, function: str) -> Callable[[RunContext, Progress], Mapping[str, Any]]:
     def run(context: RunContext, progress: Progress) -> Mapping[str, Any]:
+        # OpenMP reads this when torch loads it: threads that spin while they wait slow down a shared machine tenfold.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         figures: Mapping[str, Any] = getattr(import_module(module), function)(context, progress)
         return figures
 

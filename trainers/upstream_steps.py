@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from feature_repo.contract import EmbeddingVersion, RepoManifest, write_atomically
 from feature_repo.layout import open_store
 from trainers.data.event_log import EventLog
+from trainers.data.history_rows import HistoryReader
 from trainers.data.manifest import UPSTREAM_MODELS, embedding_versions
 from trainers.data.model_inputs import field_config, side_config
 from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
@@ -49,7 +50,15 @@ def run_train(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     figures: dict[str, Any] = {"rows": len(rows.user_ids)}
     for version in embedding_versions(log.spec, recipe(context)):
         trainer = _trainer(context, specs, log, repo, version)
-        data = _walk_data(log, rows, version.model, entities)
+        history = HistoryReader(
+            log,
+            offline,
+            specs,
+            log.spec.domain_tasks(UPSTREAM_MODELS[version.model]),
+            before=log.spec.window.features_from,
+            seed=context.config.seed,
+        )
+        data = _walk_data(log, rows, version.model, entities, history)
         curve = walk(trainer, data, _plan(context, log, version), progress)
         write_atomically(context.path(f"{UPSTREAM}/{version.model}/{PROGRESSIVE_FILE}"), json.dumps(curve) + "\n")
         figures |= _last_aucs(curve, version.model)
@@ -116,7 +125,9 @@ def upstream_config(
     )
 
 
-def _walk_data(log: EventLog, rows: UpstreamRows, model: str, entities: ActiveEntities) -> WalkData:
+def _walk_data(
+    log: EventLog, rows: UpstreamRows, model: str, entities: ActiveEntities, history: HistoryReader
+) -> WalkData:
     """Rows on which a task of the domain is defined; a row is known once all its tasks are."""
     columns = domain_columns(log.spec.tasks, UPSTREAM_MODELS[model])
     kept = np.flatnonzero(~np.isnan(rows.examples.labels[:, columns]).all(axis=1))
@@ -127,7 +138,20 @@ def _walk_data(log: EventLog, rows: UpstreamRows, model: str, entities: ActiveEn
         known_at=known_at.max(axis=1),
         tasks=tuple(log.spec.tasks[column].name for column in columns),
         entities=entities,
+        history=_History(history),
+        num_history=history.num_rows,
     )
+
+
+class _History:
+    """Chunks of a history reader in the form that the walk takes; iterable again and again."""
+
+    def __init__(self, reader: HistoryReader) -> None:
+        self._reader = reader
+
+    def __iter__(self) -> Iterator[UpstreamExamples]:
+        for chunk in self._reader:
+            yield UpstreamExamples(examples=chunk.examples, user_ids=chunk.user_ids, pin_ids=chunk.pin_ids)
 
 
 def _last_aucs(curve: list[dict[str, Any]], model: str) -> dict[str, float]:

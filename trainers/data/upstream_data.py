@@ -81,14 +81,14 @@ def upstream_specs(log: EventLog, manifest: RepoManifest, offline: Path, known_b
     user = side_spec(
         manifest,
         "user",
-        _attribute_frame(offline, "user"),
+        attribute_frame(offline, "user"),
         surfaces=surfaces,
         histories=True,
         id_buckets=user_buckets,
         sequence_buckets=pin_buckets,
         standardise=False,
     )
-    pin = side_spec(manifest, "pin", _attribute_frame(offline, "pin"), id_buckets=pin_buckets, standardise=False)
+    pin = side_spec(manifest, "pin", attribute_frame(offline, "pin"), id_buckets=pin_buckets, standardise=False)
     return UpstreamSpecs(user=user, pin=pin, context=context_spec(surfaces))
 
 
@@ -168,7 +168,7 @@ class ActiveEntities:
         return np.asarray(table.filter(kept)[join_key(entity)])
 
 
-def _attribute_frame(offline: Path, entity: str) -> pa.Table:
+def attribute_frame(offline: Path, entity: str) -> pa.Table:
     """All attribute rows of an entity under their full feature names; empty without attributes."""
     folder = offline / attributes_view(entity)
     if not folder.exists():

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from feature_repo.contract import ENTITIES, EmbeddingVersion
 from feature_repo.encoding import InputSpec
 from trainers.data.dataset import DatasetSpec
 from trainers.data.model_inputs import field_config, side_config
 from trainers.data.ranking_data import RankingData, Split, renamed_vectors, vector_input, with_versions
-from trainers.progress import Progress
-from trainers.ranking.model import RankerConfig
+from trainers.ranking.model import Ranker, RankerConfig
 from trainers.ranking.recipes import RankingRecipe
-from trainers.ranking.train import TrainedRanker, num_batches, predict, train_ranker
+from trainers.ranking.train import predict, train_ranker
 from trainers.report.schema import Inputs
 
 
@@ -46,8 +46,8 @@ class ArmResult:
     arm: Arm
     user: InputSpec
     pin: InputSpec
-    rankers: tuple[TrainedRanker, ...]
-    """One a seed."""
+    ranker: Ranker
+    """The first seed's ranker, in evaluation mode."""
     validation_logits: npt.NDArray[np.float32]
     """Logits [S, N] of the judged task on the validation rows."""
     test_logits: npt.NDArray[np.float32]
@@ -87,39 +87,64 @@ class RankerJob:
         return [names.index(task) for task in self.tasks]
 
 
-def run_arm(job: RankerJob, arm: Arm, progress: Progress) -> ArmResult:
-    """Train the arm's ranker with every seed and score validation and test rows."""
-    user = with_versions(job.data.user, arm.versions_of("user"))
-    pin = with_versions(job.data.pin, arm.versions_of("pin"))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeedResult:
+    """One ranker of one arm, small enough to send between processes."""
+
+    weights: dict[str, npt.NDArray[np.generic]]
+    """Weights of the best epoch by name."""
+    epoch: int
+    """Passes over the training rows that they have seen."""
+    validation_logits: npt.NDArray[np.float32]
+    """Logits [N] of the judged task on the validation rows."""
+    test_logits: npt.NDArray[np.float32]
+    """The same on the test rows."""
+
+
+def run_seed(job: RankerJob, arm: Arm, seed: int) -> SeedResult:
+    """Train the arm's ranker with one seed and score validation and test rows."""
+    user, pin = arm_specs(job, arm)
     examples = renamed_vectors(job.data.pin, pin, renamed_vectors(job.data.user, user, job.data.examples))
-    parts = [examples.take(rows).with_labels(job.columns()) for rows in (job.split.train, job.split.validation)]
-    test = examples.take(job.split.test).with_labels(job.columns())
-    config = ranker_config(job, arm, user, pin)
-    hidden = hidden_vectors(arm, user, pin)
-    rankers: list[TrainedRanker] = []
-    scores: list[list[npt.NDArray[np.float32]]] = [[], []]
-    total = len(job.seeds) * num_batches(job.recipe, len(parts[0]))
-    with progress.stage(f"{job.task} ranker, embeddings: {arm.inputs}", total) as stage:
-        for seed in job.seeds:
-            ranker = train_ranker(
-                config,
-                job.recipe,
-                train=parts[0],
-                validation=parts[1],
-                hidden_vectors=hidden,
-                seed=seed,
-                stage=stage,
-            )
-            rankers.append(ranker)
-            scores[0].append(predict(ranker.model, parts[1])[:, 0])
-            scores[1].append(predict(ranker.model, test)[:, 0])
+    train, validation, test = (
+        examples.take(rows).with_labels(job.columns())
+        for rows in (job.split.train, job.split.validation, job.split.test)
+    )
+    ranker = train_ranker(
+        ranker_config(job, arm, user, pin),
+        job.recipe,
+        train=train,
+        validation=validation,
+        hidden_vectors=hidden_vectors(arm, user, pin),
+        seed=seed,
+    )
+    return SeedResult(
+        weights={name: value.numpy() for name, value in ranker.model.state_dict().items()},
+        epoch=ranker.epoch,
+        validation_logits=predict(ranker.model, validation)[:, 0],
+        test_logits=predict(ranker.model, test)[:, 0],
+    )
+
+
+def collected(job: RankerJob, arm: Arm, seeds: Sequence[SeedResult]) -> ArmResult:
+    """An arm's seeds together, with the first seed's ranker ready to use."""
+    user, pin = arm_specs(job, arm)
+    ranker = Ranker(ranker_config(job, arm, user, pin))
+    ranker.load_state_dict({name: torch.from_numpy(value) for name, value in seeds[0].weights.items()})
     return ArmResult(
         arm=arm,
         user=user,
         pin=pin,
-        rankers=tuple(rankers),
-        validation_logits=np.stack(scores[0]),
-        test_logits=np.stack(scores[1]),
+        ranker=ranker.eval(),
+        validation_logits=np.stack([each.validation_logits for each in seeds]),
+        test_logits=np.stack([each.test_logits for each in seeds]),
+    )
+
+
+def arm_specs(job: RankerJob, arm: Arm) -> tuple[InputSpec, InputSpec]:
+    """Inputs of the user and the Pin that the arm reads."""
+    return (
+        with_versions(job.data.user, arm.versions_of("user")),
+        with_versions(job.data.pin, arm.versions_of("pin")),
     )
 
 

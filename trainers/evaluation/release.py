@@ -70,7 +70,7 @@ def write_release(parts: ReleaseParts, folder: Path) -> dict[str, Any]:
 
 def _write_ranker(name: str, job: RankerJob, result: ArmResult, folder: Path) -> float:
     examples = _arm_examples(job.data, result)
-    return export(result.rankers[0].model, examples.take(job.split.test[:256]), folder / f"{name}.onnx")
+    return export(result.ranker, examples.take(job.split.test[:256]), folder / f"{name}.onnx")
 
 
 def _arm_examples(data: RankingData, arm: ArmResult | RetrievalArm) -> Examples:

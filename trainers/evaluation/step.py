@@ -21,7 +21,7 @@ from trainers.data.event_log import EventLog
 from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
 from trainers.data.ranking_data import VALIDATION_SHARE, read_ranking_data, split
 from trainers.data.retrieval_data import RetrievalReader
-from trainers.evaluation.arms import Arm, ArmResult, RankerJob, arms, run_arm
+from trainers.evaluation.arms import Arm, ArmResult, RankerJob, SeedResult, arms, collected, run_seed
 from trainers.evaluation.figures import calibration_rows, lift_rows, slice_rows
 from trainers.evaluation.release import ReleaseParts, write_release
 from trainers.evaluation.retrieval import (
@@ -32,6 +32,7 @@ from trainers.evaluation.retrieval import (
     two_tower,
     upstream_row,
 )
+from trainers.forked import map_forked
 from trainers.markers import read_marker
 from trainers.progress import Progress
 from trainers.report import page
@@ -100,13 +101,28 @@ class Evaluation:
 
     def rankers(self) -> dict[str, tuple[RankerJob, list[ArmResult]]]:
         """Every ranker in every arm, by `pctr` and `pcvr`."""
-        found = {}
-        for name, task in (("pctr", self.spec.ctr_task), ("pcvr", self.spec.cvr_task)):
-            if task is not None:
-                job = self.ranker_job(task, ctr=name == "pctr")
-                results = [run_arm(job, arm, self.progress) for arm in self.ranker_arms(ctr=name == "pctr")]
-                found[name] = (job, results)
-        return found
+        jobs = {
+            name: self.ranker_job(task, ctr=name == "pctr")
+            for name, task in (("pctr", self.spec.ctr_task), ("pcvr", self.spec.cvr_task))
+            if task is not None
+        }
+        plan = [
+            (name, arm, seed) for name in jobs for arm in self.ranker_arms(ctr=name == "pctr") for seed in self.seeds
+        ]
+
+        def train(item: tuple[str, Arm, int]) -> SeedResult:
+            return run_seed(jobs[item[0]], item[1], item[2])
+
+        with self.progress.stage("rankers with and without embeddings", len(plan)) as stage:
+            workers = self.context.config.threads
+            trained = map_forked(train, plan, workers=workers, done=stage.advance)
+        seeds: dict[tuple[str, Arm], list[SeedResult]] = {}
+        for (name, arm, _), result in zip(plan, trained, strict=True):
+            seeds.setdefault((name, arm), []).append(result)
+        return {
+            name: (job, [collected(job, arm, found) for (of, arm), found in seeds.items() if of == name])
+            for name, job in jobs.items()
+        }
 
     def retrieval_job(self, reader: RetrievalReader) -> RetrievalJob:
         """Retrieval on the CTR task's rows, judged on the days after them."""

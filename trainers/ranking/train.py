@@ -17,7 +17,6 @@ from torch import Tensor
 from trainers.data.examples import Examples, Rows, batches
 from trainers.losses import multi_task_bce
 from trainers.metrics import log_loss
-from trainers.progress import Stage
 from trainers.ranking.model import Ranker, RankerConfig
 from trainers.ranking.recipes import RankingRecipe
 
@@ -44,7 +43,6 @@ def train_ranker(
     validation: Examples,
     hidden_vectors: tuple[tuple[str, ...], ...],
     seed: int,
-    stage: Stage,
 ) -> TrainedRanker:
     """Ranker of the epoch with the least validation log loss of the first task.
 
@@ -53,7 +51,6 @@ def train_ranker(
         validation: Later rows to stop by.
         hidden_vectors: Groups of vector inputs that are hidden together at `recipe.embedding_dropout`.
         seed: Seed of initial weights, row order and dropout.
-        stage: Advanced by one a batch.
 
     Raises:
         ValueError: The first task has labels of one class only, in training or validation.
@@ -72,17 +69,11 @@ def train_ranker(
             inputs = _hide(train.tensors(batch), hidden_vectors, recipe.embedding_dropout)
             _step(model, optimizer, inputs, torch.from_numpy(train.labels[batch]))
             schedule.step()
-            stage.advance()
         losses.append(_validation_loss(model, validation))
         if losses[-1] <= min(losses):
             best = copy.deepcopy(model.state_dict())
     model.load_state_dict(best)
     return TrainedRanker(model=model.eval(), epoch=int(np.argmin(losses)) + 1, validation_log_loss=tuple(losses))
-
-
-def num_batches(recipe: RankingRecipe, num_rows: int) -> int:
-    """Batches of a whole training, for progress."""
-    return recipe.max_epochs * math.ceil(num_rows / recipe.batch_size)
 
 
 def _check_classes(task: str, train: Examples, validation: Examples) -> None:
@@ -91,15 +82,15 @@ def _check_classes(task: str, train: Examples, validation: Examples) -> None:
         classes = np.unique(labels[~np.isnan(labels)])
         if len(classes) < 2:
             raise ValueError(
-                f"task {task} needs both classes in the {name} days (got labels {classes.tolist()} on {len(part)} rows); "
-                "move the dataset's window or leave the task out"
+                f"task {task} needs both classes in the {name} days (got labels {classes.tolist()} on {len(part)} "
+                "rows); move the dataset's window or leave the task out"
             )
 
 
 def _cosine(
     optimizer: torch.optim.Optimizer, recipe: RankingRecipe, num_rows: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    total = num_batches(recipe, num_rows)
+    total = recipe.max_epochs * math.ceil(num_rows / recipe.batch_size)
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: 0.1 + 0.45 * (1.0 + math.cos(math.pi * min(step / total, 1.0)))
     )

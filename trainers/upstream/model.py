@@ -121,7 +121,7 @@ class InteractionTower(nn.Module):
     ) -> dict[str, Tensor]:
         """Logit [B] of each task; embeddings come as unit vectors and are brought to unit variance."""
         user, pin = user * self.scale, pin * self.scale
-        fields = torch.cat([user, pin, user * pin], dim=1).unflatten(1, (-1, self.token_dim))
+        fields = torch.cat([user, pin, user * pin], dim=1).reshape(user.shape[0], -1, self.token_dim)
         tokens = self.dhen(torch.cat([fields, self.context(inputs)], dim=1))
         logits: dict[str, Tensor] = self.heads(self.mmoe(tokens.flatten(1)))
         return logits

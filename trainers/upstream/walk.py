@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -45,8 +45,10 @@ class WalkData:
     """Tasks, in the order of the label columns."""
     entities: EntityInputs
     """Where entities to embed come from."""
-    history: UpstreamExamples | None = None
-    """Interactions from before the log, without times; seen once, first."""
+    history: Iterable[UpstreamExamples] = ()
+    """Chunks of interactions from before the log; seen once, first."""
+    num_history: int = 0
+    """Rows of all chunks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,13 +134,15 @@ def _with_replay(trainer: UpstreamTrainer, data: WalkData, rows: Rows, end: date
 
 
 def _pretrain(trainer: UpstreamTrainer, data: WalkData, plan: WalkPlan, progress: Progress) -> None:
-    if data.history is None or len(data.history.user_ids) == 0:
+    if not data.num_history:
         return
     rng = _generator(plan, plan.cutoffs[0] - timedelta(days=1))
-    rows = np.arange(len(data.history.user_ids))
-    with progress.stage(f"pre-train {plan.model} on histories", len(rows)) as stage:
-        loss = trainer.fit(data.history, rows, lr=trainer.recipe.pretrain_lr, rng=rng, stage=stage)
-    logger.info("pretrained model=%s rows=%d loss=%.4f", plan.model, len(rows), loss)
+    losses = []
+    with progress.stage(f"pre-train {plan.model} on histories", data.num_history) as stage:
+        for chunk in data.history:
+            rows = np.arange(len(chunk.user_ids))
+            losses.append(trainer.fit(chunk, rows, lr=trainer.recipe.pretrain_lr, rng=rng, stage=stage))
+    logger.info("pretrained model=%s rows=%d loss=%.4f", plan.model, data.num_history, float(np.mean(losses)))
 
 
 def _progressive(

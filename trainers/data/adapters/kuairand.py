@@ -39,6 +39,8 @@ _USER_TEXTS = (
     "register_days_range",
 )
 _USER_FLAGS = ("is_live_streamer", "is_video_author", *(f"onehot_feat{n}" for n in range(18)))
+_USER_COUNTS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
+_HISTORIES = {"watched": "watch_seq", "long_view": "long_watch_seq", "like": "like_seq"}
 _MISSING_FLAG = -124
 _LOG_START = datetime(2022, 4, 24, 15, tzinfo=UTC)
 
@@ -85,6 +87,7 @@ class KuaiRand:
             user_attributes=(
                 *(Attribute(name=name, kind="categorical") for name in _USER_TEXTS),
                 *(Attribute(name=name, kind="categorical", type="int64") for name in _USER_FLAGS),
+                *(Attribute(name=name, kind="dense", type="float") for name in _USER_COUNTS),
             ),
             pin_attributes=(
                 Attribute(name="author_id", kind="categorical", type="int64"),
@@ -95,7 +98,7 @@ class KuaiRand:
                 Attribute(name="video_duration", kind="dense", type="float"),
                 Attribute(name="upload_day", kind="dense", type="float"),
             ),
-            histories=("watched",),
+            histories=tuple(_HISTORIES),
             window=Window(
                 features_from=_local_midnight(4, 25),
                 train_from=_local_midnight(4, 27),
@@ -107,13 +110,13 @@ class KuaiRand:
         )
 
     def stage(self, staging: Path, options: AdapterOptions, progress: Progress) -> None:
-        """Write impressions, users, Pins and the history of watched videos."""
+        """Write impressions, users, Pins, and the histories of videos watched, watched long, and liked."""
         folder = options.required_path(self.name, _FILES)
         queries = {
             "impressions": _impressions(folder, options),
             "users": _users(folder, options),
             "pins": _pins(folder),
-            "history_watched": _history(folder, options),
+            **{f"history_{name}": _history(folder, options, column) for name, column in _HISTORIES.items()},
         }
         with connect(temp=staging / "spill") as connection:
             for done, (table, query) in enumerate(queries.items()):
@@ -134,7 +137,7 @@ def _impressions(folder: Path, options: AdapterOptions) -> str:
 def _users(folder: Path, options: AdapterOptions) -> str:
     flags = ", ".join(f"nullif({name}::BIGINT, {_MISSING_FLAG}) AS {name}" for name in _USER_FLAGS)
     return (
-        f"SELECT user_id, {moment(_LOG_START)} AS event_timestamp, {', '.join(_USER_TEXTS)}, {flags} "
+        f"SELECT user_id, {moment(_LOG_START)} AS event_timestamp, {', '.join((*_USER_TEXTS, *_USER_COUNTS))}, {flags} "
         f"FROM {literal(folder / 'users.parquet')} WHERE {options.keeps('user_id')}"
     )
 
@@ -147,14 +150,14 @@ def _pins(folder: Path) -> str:
     )
 
 
-def _history(folder: Path, options: AdapterOptions) -> str:
-    """Up to 50 watched videos, oldest first, usable once the last was watched and not before the log starts.
+def _history(folder: Path, options: AdapterOptions, column: str) -> str:
+    """Up to 50 videos, oldest first, usable once the last was watched and not before the log starts.
 
     Histories of 565 users reach up to 47 minutes into the log, so the start of the log alone would leak.
     """
     return (
         f"SELECT user_id, greatest({_utc('last_time_ms')}, {moment(_LOG_START)}) AS event_timestamp, "
-        f"watch_seq AS pin_ids FROM {literal(folder / 'user_history_before_window.parquet')} "
+        f"{column} AS pin_ids FROM {literal(folder / 'user_history_before_window.parquet')} "
         f"WHERE {options.keeps('user_id')}"
     )
 
