@@ -6,7 +6,7 @@ EXTRAS := serve,train,dev
 PORT := 8080
 RUN := runs/demo
 ARGS :=
-BENCHMARKS := $(patsubst tests/benchmarks/%.py,bench-%,$(filter-out %/__init__.py,$(wildcard tests/benchmarks/[a-z]*.py)))
+BENCHMARKS := $(patsubst tests/benchmarks/%.py,bench-%,$(filter-out %/__init__.py %/collect.py %/document.py,$(wildcard tests/benchmarks/[a-z]*.py)))
 # The first interpreter that is supported and can make virtual environments; `make PYTHON=…` takes another.
 PYTHON ?= $(firstword $(foreach each,python3.11 python3.12 python3,$(shell \
 	$(each) -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null \
@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup ## Run the whole path on real data: raw events in, lift table and report out.
-	$(BIN)/headwater run --dataset complete_journey --out $(RUN) $(ARGS)
+	$(BIN)/headwater run --dataset complete_journey --seeds 2 --out $(RUN) $(ARGS)
 
 serve: setup ## Serve the demo's run on port 8080 (RUN=…, PORT=… for others).
 	$(BIN)/headwater serve --run $(RUN) --port $(PORT) $(ARGS)

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 Array = npt.NDArray[Any]
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +142,13 @@ def add_context(frame: pa.Table) -> pa.Table:
 
 
 def hash_ids(ids: Array, buckets: int) -> Array:
-    """Bucket 1 to `buckets - 1` of each int64 key, the same on every machine and in every release."""
+    """Bucket 1 to `buckets - 1` of each int64 key, the same on every machine and in every release.
+
+    Raises:
+        ValueError: There is no bucket beside the one for missing keys.
+    """
+    if buckets < 2:
+        raise ValueError(f"buckets must be at least 2, of which bucket 0 is for missing keys (got {buckets})")
     mixed = ids.astype(np.int64).view(np.uint64) * _MIX
     mixed ^= mixed >> np.uint64(32)
     return (mixed % np.uint64(buckets - 1)).astype(np.int64) + 1
@@ -155,8 +162,11 @@ def encode(spec: InputSpec, frame: pa.Table) -> dict[str, Array]:
         `{side}_multi_{i}` int64 [N, L]; `{side}_id_{i}` int64 [N] or [N, L]; `{side}_list_{i}` float32 [N, L];
         `{side}_vector_{i}` float32 [N, D + 1]. A group without inputs is absent.
 
+    What is null or not finite counts as missing: a flag for numbers and vectors, index or bucket 0 for the others.
+
     Raises:
         KeyError: The frame lacks a column of the spec.
+        ValueError: A vector has another width than the spec's.
     """
     absent = [column for column in spec.columns() if column not in frame.column_names]
     if absent:
@@ -185,18 +195,21 @@ def _floats(column: pa.ChunkedArray) -> Array:
     """Values as float64 with NaN for null; a list counts as its length."""
     if pa.types.is_list(column.type):
         column = pc.list_value_length(column)
-    return np.asarray(pc.cast(column, pa.float64()).to_numpy(), dtype=np.float64)
+    # Not `safe`: an integer above 2**53 may lose its last digits, where Arrow would refuse it.
+    return np.asarray(pc.cast(column, pa.float64(), safe=False), dtype=np.float64)
 
 
 def _scale(item: DenseInput, values: Array) -> Array:
+    """Standardised float64 values that fit into float32; NaN for what is not finite."""
+    values = np.where(np.isfinite(values), values, np.nan)
     if item.log:
         values = np.sign(values) * np.log1p(np.abs(values))
-    return (values - item.mean) / item.scale
+    return np.clip((values - item.mean) / item.scale, -_LARGEST, _LARGEST)
 
 
 def _dense(items: tuple[DenseInput, ...], frame: pa.Table) -> Array:
     values = np.stack([_scale(item, _floats(frame[item.column])) for item in items], axis=1)
-    missing = ~np.isfinite(values)
+    missing = np.isnan(values)
     values[missing] = 0.0
     return np.concatenate([values, missing], axis=1).astype(np.float32)
 
@@ -210,6 +223,9 @@ def _lookup(vocabulary: tuple[Any, ...], column: pa.ChunkedArray | pa.Array) -> 
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    if pa.types.is_null(column.type):
+        # A store that found nothing at all may not say what it looked for.
+        return pa.nulls(len(column), pa.list_(pa.int64()))
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
@@ -233,17 +249,21 @@ def _ids(item: IdInput, column: pa.ChunkedArray) -> Array:
     if item.length:
         rows, slots, values = _unroll(column, item.length)
         padded = np.zeros((len(column), item.length), np.int64)
-        padded[rows, slots] = hash_ids(np.asarray(values), item.buckets)
+        padded[rows, slots] = _hashed(values, item.buckets)
         return padded
-    known = np.asarray(pc.is_valid(column).to_numpy())
-    keys = np.asarray(pc.fill_null(pc.cast(column, pa.int64()), 0).to_numpy())
-    return np.where(known, hash_ids(keys, item.buckets), 0)
+    return _hashed(column, item.buckets)
+
+
+def _hashed(keys: pa.ChunkedArray | pa.Array, buckets: int) -> Array:
+    """Bucket of each key, 0 for null."""
+    known = np.asarray(pc.is_valid(keys))
+    return np.where(known, hash_ids(np.asarray(pc.fill_null(pc.cast(keys, pa.int64()), 0)), buckets), 0)
 
 
 def _number_list(item: DenseInput, column: pa.ChunkedArray, length: int) -> Array:
     rows, slots, values = _unroll(column, length)
     padded = np.zeros((len(column), length), np.float32)
-    padded[rows, slots] = np.nan_to_num(_scale(item, np.asarray(pc.cast(values, pa.float64()))))
+    padded[rows, slots] = np.nan_to_num(_scale(item, _floats(values)))
     return padded
 
 
@@ -254,7 +274,9 @@ def _vector(item: VectorInput, column: pa.ChunkedArray) -> Array:
     wrong = set(np.unique(lengths).tolist()) - {0, item.dim}
     if wrong:
         raise ValueError(f"{item.column} must hold vectors of width {item.dim} (got widths {sorted(wrong)})")
-    present = lengths == item.dim
-    out[present, : item.dim] = np.asarray(pc.list_flatten(lists), dtype=np.float32).reshape(-1, item.dim)
+    vectors = np.asarray(pc.list_flatten(lists), dtype=np.float32).reshape(-1, item.dim)
+    finite = np.isfinite(vectors).all(axis=1)
+    present = np.flatnonzero(lengths == item.dim)[finite]
+    out[present, : item.dim] = vectors[finite]
     out[present, item.dim] = 1.0
     return out

@@ -44,7 +44,7 @@ def save(
 def load(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Restore model and optimiser in place.
+    """Restore model and optimiser in place; learning rates and the like stay as the optimiser was made with.
 
     Returns:
         The extra tensors and the notes that `save` was given.

@@ -7,6 +7,7 @@ results do not depend on how many cores there were.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -40,10 +41,16 @@ def map_forked(
     global _work
     _work = (function, items)
     try:
-        with multiprocessing.get_context("fork").Pool(min(workers, len(items)), set_up_torch, (1,)) as pool:
+        with multiprocessing.get_context("fork").Pool(min(workers, len(items)), _start_worker) as pool:
             return [_counted(result, done) for result in pool.imap(_call, range(len(items)))]
     finally:
         _work = None
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches every process of a terminal: the caller ends the workers, and they have nothing to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    set_up_torch(1)
 
 
 def _call(index: int) -> Any:

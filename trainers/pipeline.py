@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from feature_repo.contract import write_atomically
+from trainers.markers import read_marker
 from trainers.progress import Progress
 from trainers.run_config import RunConfig
-from trainers.steps import RunContext, Step
+from trainers.steps import RunContext, Step, remove
+
+MADE_FROM = "upstream/made_from.json"
+"""What the upstream models of a run are being trained on; a checkpoint of anything else must not be continued."""
 
 
 def _body(module: str, function: str) -> Callable[[RunContext, Progress], Mapping[str, Any]]:
@@ -40,6 +46,19 @@ def _evaluate_inputs(context: RunContext) -> Mapping[str, str]:
     return {**_recipe_inputs(context), "seeds": str(context.config.num_seeds)}
 
 
+def _train(context: RunContext, progress: Progress) -> Mapping[str, Any]:
+    """Train, from the beginning unless an interrupted walk was over the same rows with the same recipe."""
+    before = read_marker(context.directory, "apply")
+    made_from = json.dumps({**_recipe_inputs(context), "apply": before.fingerprint if before else ""}) + "\n"
+    note = context.path(MADE_FROM)
+    if not note.is_file() or note.read_text() != made_from:
+        remove(note.parent)
+        for snapshots in context.path("feature_repo/data/offline").glob("*_embedding_*"):
+            remove(snapshots)
+        write_atomically(note, made_from)
+    return _body("trainers.upstream_steps", "run_train")(context, progress)
+
+
 def steps(config: RunConfig) -> list[Step]:
     """Steps of a run."""
     del config
@@ -58,7 +77,7 @@ def steps(config: RunConfig) -> list[Step]:
             outputs=("feature_repo/data/offline/user_activity", "feature_repo/data/offline/pin_activity"),
         ),
         Step("apply", _body("trainers.data.prepare", "run_apply"), outputs=("feature_repo/data/manifest.json",)),
-        Step("train", _body("trainers.upstream_steps", "run_train"), inputs=_recipe_inputs, outputs=("upstream",)),
+        Step("train", _train, inputs=_recipe_inputs, outputs=("upstream",)),
         Step("publish", _body("trainers.upstream_steps", "run_publish"), outputs=("feature_repo/data/offline",)),
         Step("materialize", _body("trainers.data.prepare", "run_materialize")),
         Step(

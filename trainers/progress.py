@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Stage(Protocol):
     """One loop under way."""
 
@@ -18,6 +19,7 @@ class Stage(Protocol):
         """Count `num_done` more units as done."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Where stages are shown."""
 

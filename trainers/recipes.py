@@ -67,5 +67,5 @@ def get_recipe(name: str) -> RunRecipe:
         ValueError: There is none.
     """
     if name not in RECIPES:
-        raise ValueError(f"recipe must be one of {', '.join(RECIPES)} (got {name!r})")
+        raise ValueError(f"recipe must be one of {', '.join(RECIPES)} (got {name!r}); give --recipe default")
     return RECIPES[name]()

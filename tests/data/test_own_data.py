@@ -353,7 +353,7 @@ def test_worked_example_of_the_documentation_runs(tmp_path: Path) -> None:
     spec, adapter = own_data.load(Path(__file__).parents[2] / "docs" / "examples" / "own_data" / "shop.yaml")
     adapter.stage(tmp_path, AdapterOptions(), lambda _message, _share: None)
     report = ingest(spec, tmp_path, tmp_path / "log", now=datetime(2024, 4, 1, tzinfo=UTC))
-    assert report.tables["impressions"].kept == 40
+    assert report.tables["impressions"].kept == 1300
     assert sum(table.quarantined for table in report.tables.values()) == 0
     assert report.label_rates["order"] is not None
     assert report.label_rates["order"] > 0

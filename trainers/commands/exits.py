@@ -64,8 +64,15 @@ def sentence(error: Exception) -> str:
         return f"error: {step}{text}"
     if isinstance(cause, ModuleNotFoundError):
         return f"error: {step}{cause.name} must be installed ({cause}); pip install '{EVERYTHING}'"
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"error: {step}{_unusable(cause)}"
     kind = type(cause).__name__
     return f"error: {step}{kind}{': ' if text else ''}{text}; run again with --debug for the traceback"
+
+
+def _unusable(error: OSError) -> str:
+    place = f"{error.filename} must be usable" if error.filename else "the disk must be usable"
+    return f"{place} (got: {error.strerror}); free space, mend its permissions, or take another --run"
 
 
 def _cause(error: Exception) -> BaseException:

@@ -25,7 +25,7 @@ SeedsOption = Annotated[
     int | None, typer.Option("--seeds", metavar="N", help="Number of seeds for downstream models; 3 when not given.")
 ]
 ScaleOption = Annotated[
-    float | None, typer.Option("--scale", metavar="F", help="Size of the job relative to the recipe's own.")
+    float | None, typer.Option("--scale", metavar="F", help="Share of the users to keep, at most 1.")
 ]
 RecipeOption = Annotated[
     str | None, typer.Option("--recipe", metavar="NAME", help="Recipe that sizes models and training.")

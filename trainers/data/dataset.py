@@ -152,6 +152,9 @@ class DatasetSpec(Strict):
                 _check_known(f"given label of task {task.name}", task.given, self.labels)
         for name in filter(None, (self.ctr_task, self.cvr_task)):
             _check_known("ctr_task and cvr_task", name, tuple(task.name for task in self.tasks))
+        _check_domain("ctr_task", self.ctr_task, self.domain_tasks("engagement"))
+        if self.cvr_task is not None:
+            _check_domain("cvr_task", self.cvr_task, self.domain_tasks("conversion"))
         if self.pin_title:
             _check_known("pin_title", self.pin_title, tuple(attribute.name for attribute in self.pin_attributes))
         return self
@@ -192,6 +195,12 @@ def _check_once(what: str, names: Iterable[str]) -> None:
     taken = sorted(RESERVED.intersection(seen))
     if taken:
         raise ValueError(f"{what} must not be named like a column of the event log (got {', '.join(taken)}); rename it")
+
+
+def _check_domain(key: str, name: str, tasks: tuple[Task, ...]) -> None:
+    names = [task.name for task in tasks]
+    if name not in names:
+        raise ValueError(f"{key} must be a task of its domain, {', '.join(names) or 'which has none'} (got {name})")
 
 
 def _check_known(what: str, name: str, known: tuple[str, ...]) -> None:

@@ -69,7 +69,13 @@ def label_matrix(frame: pa.Table, tasks: Sequence[str]) -> npt.NDArray[np.float3
 
 
 def concatenate(parts: Sequence[Examples]) -> Examples:
-    """Rows of all parts, in order."""
+    """Rows of all parts, in order.
+
+    Raises:
+        ValueError: There is no part, so that not even the inputs' names are known.
+    """
+    if not parts:
+        raise ValueError("at least one part must be given (got none): no impressions; move the dataset's window")
     names = parts[0].inputs
     return Examples(
         inputs={name: np.concatenate([part.inputs[name] for part in parts]) for name in names},

@@ -71,7 +71,7 @@ class HistoryReader:
             before: Histories that may be used only later than this are left out.
         """
         self._specs, self._tasks, self._seed = specs, tasks, seed
-        self._attributes = {entity: attribute_frame(offline, entity) for entity in ("user", "pin")}
+        self._attributes = {entity: attribute_frame(offline, entity, before) for entity in ("user", "pin")}
         self._histories = {name: _read(log.history_path(name), before) for name in log.spec.histories}
 
     @property

@@ -28,6 +28,7 @@ SIDE_FILES = ("truth.parquet", "keys_user.parquet", "keys_pin.parquet")
 """Staged files that are copied as they are: true probabilities, and the texts behind mapped entity keys."""
 
 _CHECKED_SHARE = 0.5
+_EMPTY = "an event log must hold at least one impression (got 0); check the source files"
 _DAY = timedelta(days=1)
 
 
@@ -145,11 +146,14 @@ class _Ingestion:
         """Fail on what is not worth an event log, leaving the quarantine where it can be looked at."""
         kept_aside = rejected(out)
         try:
+            # First of all: without impressions every conversion is bad as well, which is not the point.
+            if tables[IMPRESSIONS].read == 0:
+                raise EventLogError(_EMPTY)
             for table, report in tables.items():
                 quarantine = kept_aside / QUARANTINE / f"{table}.parquet"
                 check_share(table, report, self._spec.quarantine_share, quarantine)
             if tables[IMPRESSIONS].kept == 0:
-                raise EventLogError("an event log must hold at least one impression (got 0); check the source files")
+                raise EventLogError(_EMPTY)
         except EventLogError:
             shutil.rmtree(kept_aside, ignore_errors=True)
             (self._partial / REPORT_FILE).write_text(IngestReport(tables=tables).to_json())

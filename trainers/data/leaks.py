@@ -243,10 +243,12 @@ def _single_features(frame: pa.Table, label: str, target: Floats, seed: int) -> 
             continue
         keys = np.asarray(frame[join_key(entity)])[~missing]
         found = noise_excess(keys, values[~missing], target[~missing], min_rows=_MIN_GROUP_ROWS, seed=seed)
-        if found and found.figure - found.bound > _NOISE_MARGIN and found.deviations > _NOISE_DEVIATIONS:
+        # Where exposures were sampled per entity, rates vary less than by chance and the true part comes out negative.
+        bound = max(found.bound, 0.0) if found else 0.0
+        if found and found.figure - bound > _NOISE_MARGIN and found.deviations > _NOISE_DEVIATIONS:
             text = (
                 f"{view}.{feature} must not explain more of the {label} rates than their true part, "
-                f"{found.bound:.3f} of the variance (got {found.figure:.3f}, {found.deviations:.1f} standard errors "
+                f"{bound:.3f} of the variance (got {found.figure:.3f}, {found.deviations:.1f} standard errors "
                 "above): it was computed from these labels; stamp it after them or drop it"
             )
             yield LeakFinding(check="label_luck", view=view, feature=feature, figure=found.figure, text=text)

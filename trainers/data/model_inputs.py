@@ -35,7 +35,7 @@ def side_config(
     """Sizes of one side.
 
     Args:
-        num_labels: Bits of the action bitmask: labels and conversion kinds.
+        num_labels: Bits of the action bitmask, one for each label known with the impression.
     """
     lists = [i for i, item in enumerate(spec.ids) if item.length]
     return SideConfig(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from trainers.data import own_data
 from trainers.data.activity import ActivityBuilder, ActivityConfig
 from trainers.data.adapters import Adapter, AdapterOptions, get_adapter
 from trainers.data.attributes import write_attributes
-from trainers.data.dataset import DatasetSpec
+from trainers.data.checks import EventLogError
+from trainers.data.dataset import DatasetSpec, Window
 from trainers.data.event_log import EventLog, ingest
+from trainers.data.ingest_report import IngestReport
 from trainers.data.manifest import repo_manifest
 from trainers.progress import Progress
 from trainers.recipes import RunRecipe, get_recipe
@@ -37,10 +39,12 @@ MEMORY_LIMIT = "1500MB"
 
 def dataset(config: RunConfig) -> tuple[DatasetSpec, Adapter, AdapterOptions]:
     """Declaration and source of the run's dataset: a built-in one, or a user's YAML."""
-    options = AdapterOptions(
-        path=Path(config.path) if config.path else None, seed=config.seed, scale=min(config.scale, 1.0)
-    )
+    options = AdapterOptions(path=Path(config.path) if config.path else None, seed=config.seed, scale=config.scale)
     if config.dataset.endswith((".yaml", ".yml")):
+        if config.path:
+            raise ValueError(
+                f"a dataset YAML must name its files itself (got --path too: {config.path!r}); leave --path out"
+            )
         spec, adapter = own_data.load(Path(config.dataset))
         return spec, adapter, options
     built_in = get_adapter(config.dataset)
@@ -53,9 +57,10 @@ def source_fingerprint(config: RunConfig) -> Mapping[str, str]:
     parts = {"spec": _sha(spec.model_dump_json()), "seed": str(config.seed), "scale": str(config.scale)}
     if config.dataset.endswith((".yaml", ".yml")):
         parts["yaml"] = _sha(Path(config.dataset).read_text())
-        parts["files"] = _sha(_listing(Path(config.dataset).parent))
-    if config.path:
-        parts["files"] = _sha(_listing(Path(config.path)))
+        parts["files"] = _sha(_stats(own_data.load(Path(config.dataset))[1].source_files()))
+    elif config.path:
+        folder = Path(config.path)
+        parts["files"] = _sha(_stats(sorted(folder.iterdir()) if folder.is_dir() else [folder]))
     return parts
 
 
@@ -63,8 +68,7 @@ def _sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _listing(path: Path) -> str:
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+def _stats(files: Iterable[Path]) -> str:
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
     return json.dumps(stats)
 
@@ -80,6 +84,7 @@ def run_ingest(context: RunContext, progress: Progress) -> Mapping[str, Any]:
             adapter.stage(staging, options, _share_of(stage))
         with progress.stage("check and write the event log", 100) as stage:
             report = ingest(spec, staging, context.path(CHECKED), now=datetime.now(UTC), progress=_share_of(stage))
+        check_window(spec.window, report)
         context.swap_in(context.path(CHECKED), EVENT_LOG)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -87,6 +92,21 @@ def run_ingest(context: RunContext, progress: Progress) -> Mapping[str, Any]:
         **{f"{name}_kept": table.kept for name, table in report.tables.items()},
         "quarantined": sum(sum(table.reasons.values()) for table in report.tables.values()),
     }
+
+
+def check_window(window: Window, report: IngestReport) -> None:
+    """Refuse a window with no impressions to train on or to test on, before anything is computed for it.
+
+    Raises:
+        EventLogError: There are none; the text says which days have some.
+    """
+    days = [date.fromisoformat(day) for day, count in report.days.items() if count]
+    for name, start, end in (("train", window.train_from, window.test_from), ("test", window.test_from, window.until)):
+        if not any(start.date() <= day <= (end - timedelta(microseconds=1)).date() for day in days):
+            raise EventLogError(
+                f"the {name} days from {start:%Y-%m-%d} until {end:%Y-%m-%d} must hold impressions (got impressions "
+                f"from {min(days)} to {max(days)}); move the dataset's window into the data"
+            )
 
 
 def _share_of(stage: Any) -> Any:
@@ -151,6 +171,9 @@ def run_apply(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     repo_dir = context.path(REPO)
     with progress.stage("feast apply"):
         create_repo(repo_dir, manifest(context))
+        # Rows of entities that are in the log no more would be answered as present.
+        for file in (repo_dir / "data").glob("online_store.db*"):
+            file.unlink()
         apply(repo_dir)
         select(repo_dir)
     store = open_store(repo_dir)
@@ -158,9 +181,13 @@ def run_apply(context: RunContext, progress: Progress) -> Mapping[str, Any]:
 
 
 def run_materialize(context: RunContext, progress: Progress) -> Mapping[str, Any]:
-    """Write the newest row of every entity to the online store."""
-    store = open_store(context.path(REPO))
-    spec, repo = EventLog(context.path(EVENT_LOG)).spec, manifest(context)
+    """Check that no snapshot knows the future, and write the newest row of every entity to the online store."""
+    # Brings Feast along, which takes seconds to import; the plan of a run needs this module too.
+    from trainers.data.leak_gate import check_for_leaks
+
+    store, log = open_store(context.path(REPO)), EventLog(context.path(EVENT_LOG))
+    spec, repo = log.spec, manifest(context)
+    figures = check_for_leaks(log, store, context.path(REPO), repo, progress, seed=context.config.seed)
     newest = spec.window.until + spec.publish_delay
     daily = [activity_view(entity) for entity in ENTITIES]
     daily += [embedding_view(entity, item.model, item.version) for item in repo.embeddings for entity in ENTITIES]
@@ -174,4 +201,4 @@ def run_materialize(context: RunContext, progress: Progress) -> Mapping[str, Any
         for view in static:
             store.materialize(datetime(1970, 1, 2, tzinfo=UTC), newest, [view])
             stage.advance()
-    return {"feature_views": len(daily) + len(static), "newest": newest.isoformat()}
+    return {"feature_views": len(daily) + len(static), "newest": newest.isoformat(), **figures}

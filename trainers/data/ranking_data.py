@@ -158,11 +158,12 @@ def split(spec: DatasetSpec, data: RankingData, task_name: str) -> Split:
     """Rows of a task; training ends early enough that every label's attribution window has closed by the test days.
 
     Early conversions of later impressions are known, their missing ones are not: taking both would learn too high a
-    rate, so those impressions are left out.
+    rate, so those impressions are left out. That holds for every task of the domain, since a ranker learns them all.
     """
-    task = spec.task(task_name)
-    conversion = spec.conversion_kind(task.label)
-    closed = spec.window.test_from - timedelta(days=conversion.attribution_days if conversion else 0)
+    domain = spec.domain_tasks(spec.task(task_name).domain)
+    conversions = [conversion for each in domain if (conversion := spec.conversion_kind(each.label))]
+    longest = max((conversion.attribution_days for conversion in conversions), default=0)
+    closed = spec.window.test_from - timedelta(days=longest)
     days = max(1, (closed - spec.window.train_from).days)
     validation_from = closed - timedelta(days=max(1, round(days / VALIDATION_SHARE)))
     index = [each.name for each in spec.tasks].index(task_name)

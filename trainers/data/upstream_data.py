@@ -26,7 +26,7 @@ from feature_repo.contract import (
     join_key,
 )
 from feature_repo.encoding import InputSpec, add_context
-from trainers.data.dataset import Task
+from trainers.data.dataset import DatasetSpec, Task
 from trainers.data.event_log import EventLog
 from trainers.data.examples import Examples, concatenate, encode_sides, label_matrix
 from trainers.data.frames import point_in_time_frame
@@ -61,7 +61,7 @@ class UpstreamRows:
     user_ids: Keys
     pin_ids: Keys
     known_at: npt.NDArray[np.int64]
-    """Microseconds at which each task's label [N, T] is known; the largest int64 where it is not defined."""
+    """Microseconds since the epoch at which each task's label [N, T] is known for good."""
 
 
 def buckets(num_keys: int, *, load: float = 0.25, largest: int = 1 << 20) -> int:
@@ -81,14 +81,15 @@ def upstream_specs(log: EventLog, manifest: RepoManifest, offline: Path, known_b
     user = side_spec(
         manifest,
         "user",
-        attribute_frame(offline, "user"),
+        attribute_frame(offline, "user", known_by),
         surfaces=surfaces,
         histories=True,
         id_buckets=user_buckets,
         sequence_buckets=pin_buckets,
         standardise=False,
     )
-    pin = side_spec(manifest, "pin", attribute_frame(offline, "pin"), id_buckets=pin_buckets, standardise=False)
+    attributes = attribute_frame(offline, "pin", known_by)
+    pin = side_spec(manifest, "pin", attributes, id_buckets=pin_buckets, standardise=False)
     return UpstreamSpecs(user=user, pin=pin, context=context_spec(surfaces))
 
 
@@ -103,7 +104,9 @@ def read_rows(
     log: EventLog, store: FeatureStore, specs: UpstreamSpecs, progress: Progress, *, until: datetime
 ) -> UpstreamRows:
     """Impressions of the walk, joined point in time and encoded chunk by chunk."""
-    frame = log.task_labels(log.spec.window.features_from, until, known_by=until)
+    # Taking conversions as they arrive and misses as their windows close would make each day's positives recent and its
+    # negatives old, and a model would learn to tell the dates apart: a label counts from the close of its window.
+    frame = log.task_labels(log.spec.window.features_from, until, known_by=until, matured=True)
     tasks = [task.name for task in log.spec.tasks]
     parts: list[Examples] = []
     with progress.stage("point-in-time join, upstream", frame.num_rows) as stage:
@@ -116,7 +119,7 @@ def read_rows(
         examples=concatenate(parts),
         user_ids=np.asarray(frame["user_id"]),
         pin_ids=np.asarray(frame["pin_id"]),
-        known_at=np.stack([_micros(frame[f"resolved_at_{task}"]) for task in tasks], axis=1),
+        known_at=_micros(frame[EVENT_TIMESTAMP])[:, None] + _attribution_micros(log.spec),
     )
 
 
@@ -168,12 +171,19 @@ class ActiveEntities:
         return np.asarray(table.filter(kept)[join_key(entity)])
 
 
-def attribute_frame(offline: Path, entity: str) -> pa.Table:
-    """All attribute rows of an entity under their full feature names; empty without attributes."""
+def attribute_frame(offline: Path, entity: str, known_by: datetime | None = None) -> pa.Table:
+    """Attribute rows of an entity under their full feature names; empty without attributes.
+
+    Args:
+        known_by: Leave out what holds only from this moment on.
+    """
     folder = offline / attributes_view(entity)
     if not folder.exists():
         return pa.table({})
     table = pq.read_table(folder)
+    if known_by is not None:
+        when = table[EVENT_TIMESTAMP]
+        table = table.filter(pc.less(when, pa.scalar(known_by, when.type)))
     return table.rename_columns([feature_reference(attributes_view(entity), name) for name in table.column_names])
 
 
@@ -181,6 +191,11 @@ def _num_rows(file: Path | None) -> int:
     return 0 if file is None else pq.ParquetFile(file).metadata.num_rows
 
 
+def _attribution_micros(spec: DatasetSpec) -> npt.NDArray[np.int64]:
+    """Time from an impression to the close of each task's attribution window [T]; 0 for labels known at once."""
+    kinds = [spec.conversion_kind(task.label) for task in spec.tasks]
+    return np.array([kind.attribution_days * 86_400_000_000 if kind else 0 for kind in kinds], dtype=np.int64)
+
+
 def _micros(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    values = pc.cast(pc.cast(column, pa.timestamp("us", tz="UTC")), pa.int64())
-    return np.asarray(pc.fill_null(values, np.iinfo(np.int64).max))
+    return np.asarray(pc.cast(pc.cast(column, pa.timestamp("us", tz="UTC")), pa.int64()))

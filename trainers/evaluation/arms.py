@@ -81,6 +81,16 @@ class RankerJob:
     num_labels: int
     """Bits of the action bitmask."""
 
+    def __post_init__(self) -> None:
+        for name in ("train", "validation", "test"):
+            rows = getattr(self.split, name)
+            classes = np.unique(self.data.examples.labels[rows, self.columns()[0]])
+            if len(classes) < 2:
+                raise ValueError(
+                    f"task {self.task} needs both classes in the {name} days (got labels {classes.tolist()} on "
+                    f"{len(rows)} rows); move the dataset's window or leave the task out"
+                )
+
     def columns(self) -> list[int]:
         """Label columns of the tasks."""
         names = [task.name for task in self.spec.tasks]

@@ -5,13 +5,13 @@ Dims: N test rows, S seeds.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from trainers.calibration import PlattCalibrator
-from trainers.data.ranking_data import RankingData
 from trainers.evaluation.arms import ArmResult, RankerJob, user_days
 from trainers.metrics import (
     Evaluator,
@@ -25,6 +25,8 @@ from trainers.metrics import (
     roc_auc_evaluator,
 )
 from trainers.report.schema import Calibration, CalibrationBin, LiftRow, SliceRow
+
+logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
 CALIBRATION_BINS = 10
@@ -82,15 +84,25 @@ def _lift_row(
     )
     if result is base:
         return row
-    lift = roc_auc_lift(test.labels, base.test_logits, result.test_logits, test.users, samples, job.seeds[0])
     base_pr = _mean(pr_auc, test.labels, base.test_logits)
-    return row.model_copy(
-        update={
-            "roc_auc_lift_pct": lift.lift,
-            "roc_auc_lift_ci95": (lift.low, lift.high),
-            "pr_auc_lift_pct": 100.0 * (row.pr_auc / base_pr - 1.0),
-        }
-    )
+    changed: dict[str, object] = {"pr_auc_lift_pct": 100.0 * (row.pr_auc / base_pr - 1.0)}
+    every = np.ones(len(test.labels), np.bool_)
+    lift = _lift(test, base, result, every, samples, job.seeds[0])
+    if lift is not None:
+        changed |= {"roc_auc_lift_pct": lift.lift, "roc_auc_lift_ci95": (lift.low, lift.high)}
+    return row.model_copy(update=changed)
+
+
+def _lift(
+    test: TestRows, base: ArmResult, result: ArmResult, mask: npt.NDArray[np.bool_], samples: int, seed: int
+) -> Lift | None:
+    """Lift on some of the test rows; none where too few users have positives for an interval."""
+    scores = base.test_logits[:, mask], result.test_logits[:, mask]
+    try:
+        return roc_auc_lift(test.labels[mask], *scores, test.users[mask], samples, seed)
+    except ValueError as error:
+        logger.warning("no_lift inputs=%s rows=%d reason=%r", result.arm.inputs, int(mask.sum()), str(error))
+        return None
 
 
 def probabilities_of(job: RankerJob, result: ArmResult, test: TestRows) -> Floats:
@@ -160,9 +172,9 @@ def slice_rows(job: RankerJob, base: ArmResult, result: ArmResult, task: str, sa
         labels = test.labels[mask]
         if len(labels) < MIN_SLICE_ROWS or min(labels.sum(), len(labels) - labels.sum()) < 20:
             continue
-        lift = roc_auc_lift(
-            labels, base.test_logits[:, mask], result.test_logits[:, mask], test.users[mask], samples, job.seeds[0]
-        )
+        lift = _lift(test, base, result, mask, samples, job.seeds[0])
+        if lift is None:
+            continue
         rows.append(
             SliceRow(
                 task=task,
@@ -177,8 +189,3 @@ def slice_rows(job: RankerJob, base: ArmResult, result: ArmResult, task: str, sa
             )
         )
     return rows
-
-
-def coverage(data: RankingData, rows: npt.NDArray[np.int64], name: str) -> float:
-    """Share of rows whose vector input of this name is present."""
-    return float(data.examples.inputs[name][rows, -1].mean())

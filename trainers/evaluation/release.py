@@ -16,6 +16,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+from torch import nn
 
 from feature_repo.contract import MANIFEST_FILE, EmbeddingVersion
 from trainers.calibration import sampling_logit_shift
@@ -26,6 +27,7 @@ from trainers.evaluation.arms import ArmResult, RankerJob
 from trainers.evaluation.figures import calibrators
 from trainers.evaluation.onnx_export import export
 from trainers.evaluation.retrieval import RetrievalArm, RetrievalJob
+from trainers.forked import map_forked
 from trainers.retrieval.model import QueryTower
 from trainers.retrieval.train import embed
 
@@ -52,35 +54,38 @@ class ReleaseParts:
     """Data cut-off of the index: candidates are embedded as of then."""
 
 
-def write_release(parts: ReleaseParts, folder: Path) -> dict[str, Any]:
-    """Write every file of a release beside each other, the manifest last.
+def write_release(parts: ReleaseParts, folder: Path, *, workers: int = 1) -> dict[str, Any]:
+    """Write every file of a release aside, then put it in the place of the one before.
 
     Returns:
         Figures: the release's id, Pins in its index, and the largest difference of a program from its model.
     """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    difference = _export_programs(parts, partial, workers)
+    pin_ids = _write_index(parts, partial)
+    manifest = _manifest(parts, partial, pin_ids)
+    (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    differences = [_write_ranker(name, job, result, folder) for name, (job, result) in parts.rankers.items()]
-    differences.append(_write_query_tower(parts, folder))
-    pin_ids = _write_index(parts, folder)
-    manifest = _manifest(parts, folder, pin_ids)
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-    return {"release": manifest["release"], "index_pins": len(pin_ids), "export_difference": max(differences)}
-
-
-def _write_ranker(name: str, job: RankerJob, result: ArmResult, folder: Path) -> float:
-    examples = _arm_examples(job.data, result)
-    return export(result.ranker, examples.take(job.split.test[:256]), folder / f"{name}.onnx")
+    partial.replace(folder)
+    return {"release": manifest["release"], "index_pins": len(pin_ids), "export_difference": difference}
 
 
 def _arm_examples(data: RankingData, arm: ArmResult | RetrievalArm) -> Examples:
     return renamed_vectors(data.pin, arm.pin, renamed_vectors(data.user, arm.user, data.examples))
 
 
-def _write_query_tower(parts: ReleaseParts, folder: Path) -> float:
+def _export_programs(parts: ReleaseParts, folder: Path, workers: int) -> float:
+    """Write the rankers and the query tower, one a core; returns the largest difference of a program from its model."""
+    programs: list[tuple[nn.Module, Examples, Path]] = [
+        (result.ranker, _arm_examples(job.data, result).take(job.split.test[:256]), folder / f"{name}.onnx")
+        for name, (job, result) in parts.rankers.items()
+    ]
     job, arm = parts.retrieval_job, parts.retrieval
-    examples = renamed_vectors(job.data.user, arm.user, job.test.users)
-    return export(QueryTower(arm.model).eval(), examples, folder / "query_tower.onnx")
+    users = renamed_vectors(job.data.user, arm.user, job.test.users)
+    programs.append((QueryTower(arm.model).eval(), users, folder / "query_tower.onnx"))
+    return max(map_forked(lambda program: export(*program), programs, workers=workers, done=lambda: None))
 
 
 def _write_index(parts: ReleaseParts, folder: Path) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -149,11 +154,16 @@ def _ranker_manifest(name: str, job: RankerJob, result: ArmResult) -> dict[str, 
 
 
 def _sampling_shift(job: RankerJob) -> float:
+    """What brings logits of a sampled log back to the rate of the whole one; 0 if both classes were kept alike."""
     rows = job.split.train
-    negative = rows[job.data.examples.labels[rows, job.columns()[0]] == 0.0]
-    # Kept negatives stand for 1 / rate shown ones each: the share kept is the harmonic mean of the rates.
-    rates = job.data.sampling_rate[negative]
-    return sampling_logit_shift(float(1.0 / np.mean(1.0 / rates))) if len(rates) else 0.0
+    labels = job.data.examples.labels[rows, job.columns()[0]]
+    negative, positive = (_share_kept(job.data.sampling_rate[rows[labels == label]]) for label in (0.0, 1.0))
+    return sampling_logit_shift(negative) - sampling_logit_shift(positive)
+
+
+def _share_kept(rates: np.ndarray[Any, Any]) -> float:
+    """Share kept of the impressions that the rows stand for: each stands for 1 / rate of them."""
+    return min(1.0, float(1.0 / np.mean(1.0 / rates))) if len(rates) else 1.0
 
 
 def _popular(parts: ReleaseParts) -> dict[str, list[int]]:

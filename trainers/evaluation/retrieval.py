@@ -6,6 +6,7 @@ Dims: U users, P Pins, E width of a vector.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,11 +19,12 @@ from trainers.data.model_inputs import side_config
 from trainers.data.ranking_data import RankingData, Split, renamed_vectors, vector_input, with_versions
 from trainers.data.retrieval_data import RetrievalPeriod
 from trainers.metrics import bootstrap_mean, ndcg_at_k, recall_at_k
-from trainers.progress import Progress
 from trainers.report.schema import RetrievalRow
 from trainers.retrieval.model import TwoTower, TwoTowerConfig
 from trainers.retrieval.recipes import RetrievalRecipe
-from trainers.retrieval.train import Pairs, embed, num_batches, top_pins, train_two_tower
+from trainers.retrieval.train import Pairs, embed, top_pins, train_two_tower
+
+logger = logging.getLogger(__name__)
 
 K = 20
 POPULARITY_DAYS = (1, 7)
@@ -74,6 +76,13 @@ class RetrievalJob:
     """Resamples behind every interval."""
     seed: int
 
+    def __post_init__(self) -> None:
+        if len(self.test.user_ids) == 0:
+            raise ValueError(
+                "retrieval needs a user with a new engagement in the test days (got none); move the dataset's window, "
+                "or declare `repeats: true` if people engage with the same Pins again"
+            )
+
 
 def popularity_row(job: RetrievalJob) -> RetrievalRow:
     """Most popular Pins for everyone, over the days that did best in validation."""
@@ -95,7 +104,7 @@ def upstream_row(job: RetrievalJob, version: EmbeddingVersion) -> RetrievalRow:
     return _judged(job, f"upstream {version.key} inner product", represent, weights=job.recipe.prior_weights)[0]
 
 
-def two_tower(job: RetrievalJob, name: str, versions: tuple[EmbeddingVersion, ...], progress: Progress) -> RetrievalArm:
+def two_tower(job: RetrievalJob, name: str, versions: tuple[EmbeddingVersion, ...]) -> RetrievalArm:
     """Train a two-tower model on base features and these embeddings, and judge it."""
     user = with_versions(job.data.user, versions)
     pin = with_versions(job.data.pin, versions)
@@ -105,18 +114,16 @@ def two_tower(job: RetrievalJob, name: str, versions: tuple[EmbeddingVersion, ..
     pairs = Pairs(
         examples=examples.take(positive), user_ids=job.data.user_ids[positive], pin_ids=job.data.pin_ids[positive]
     )
-    with progress.stage(f"retrieval: {name}", num_batches(job.recipe, len(positive))) as stage:
-        model = train_two_tower(
-            two_tower_config(job, user, pin),
-            job.recipe,
-            pairs,
-            hidden_vectors=tuple(
-                tuple(vector_input(side, version) for version in versions) for side in (user, pin) if versions
-            ),
-            validate=lambda trained: _best_prior(job, represent(trained), job.recipe.prior_weights)[1],
-            seed=job.seed,
-            stage=stage,
-        )
+    model = train_two_tower(
+        two_tower_config(job, user, pin),
+        job.recipe,
+        pairs,
+        hidden_vectors=tuple(
+            tuple(vector_input(side, version) for version in versions) for side in (user, pin) if versions
+        ),
+        validate=lambda trained: _best_prior(job, represent(trained), job.recipe.prior_weights)[1],
+        seed=job.seed,
+    )
     row, prior = _judged(job, name, represent(model), weights=job.recipe.prior_weights)
     return RetrievalArm(model=model, user=user, pin=pin, temperature=job.recipe.temperature, prior=prior, row=row)
 
@@ -152,8 +159,14 @@ def _ranked(period: RetrievalPeriod, represent: Represent, prior: Prior) -> npt.
 
 
 def _best_prior(job: RetrievalJob, represent: Represent, weights: tuple[float, ...]) -> tuple[Prior, float]:
-    """The prior with the best recall on the validation days, and that recall."""
+    """The prior with the best recall on the validation days, and that recall; the first of equals.
+
+    Without a user in those days nothing speaks for any: the first prior is taken, at a recall of 0.
+    """
     priors = [Prior(days=days, weight=weight) for weight in weights for days in POPULARITY_DAYS]
+    if len(job.validation.user_ids) == 0:
+        logger.warning("prior_not_chosen reason=no_engaged_user_in_validation taken=%s", priors[0])
+        return priors[0], 0.0
     queries, candidates = represent(job.validation)
     computed: Represent = lambda period: (queries, candidates)  # noqa: E731, ARG005
     found = [

@@ -18,6 +18,7 @@ from feature_repo.layout import open_store
 from trainers.data.coverage import coverage_rows
 from trainers.data.dataset import DatasetSpec
 from trainers.data.event_log import EventLog
+from trainers.data.optimum import optimum_rows
 from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
 from trainers.data.ranking_data import VALIDATION_SHARE, read_ranking_data, split
 from trainers.data.retrieval_data import RetrievalReader
@@ -41,6 +42,7 @@ from trainers.report.schema import (
     Calibration,
     Example,
     LiftRow,
+    Optimum,
     Report,
     RetrievalRow,
     SliceRow,
@@ -158,7 +160,7 @@ def run_evaluate(context: RunContext, progress: Progress) -> Mapping[str, Any]:
         evaluation.data.pin,
     )
     retrieval_job = evaluation.retrieval_job(reader)
-    retrieval_rows, two_towers = _retrieval(retrieval_job, evaluation.manifest, progress)
+    retrieval_rows, two_towers = _retrieval(retrieval_job, evaluation.manifest, progress, context.config.threads)
     with progress.stage("figures and intervals"):
         _write_figures(evaluation, rankers, retrieval_rows)
     with progress.stage("export the release"):
@@ -178,13 +180,17 @@ def run_evaluate(context: RunContext, progress: Progress) -> Mapping[str, Any]:
                 cutoff=evaluation.spec.window.until,
             ),
             context.path(RELEASE),
+            workers=context.config.threads,
         )
     return figures | {f"{row.model} recall@20": round(row.recall_at_20, 4) for row in retrieval_rows}
 
 
-def _retrieval(job: RetrievalJob, repo: RepoManifest, progress: Progress) -> tuple[list[RetrievalRow], RetrievalArm]:
-    base = two_tower(job, "two-tower, no embeddings", (), progress)
-    full = two_tower(job, "two-tower, both domains", repo.embeddings, progress)
+def _retrieval(
+    job: RetrievalJob, repo: RepoManifest, progress: Progress, workers: int
+) -> tuple[list[RetrievalRow], RetrievalArm]:
+    plan = [("two-tower, no embeddings", ()), ("two-tower, both domains", repo.embeddings)]
+    with progress.stage("retrieval with and without embeddings", len(plan)) as stage:
+        base, full = map_forked(lambda item: two_tower(job, *item), plan, workers=workers, done=stage.advance)
     return [popularity_row(job), upstream_row(job, repo.embeddings[0]), base.row, full.row], full
 
 
@@ -218,6 +224,7 @@ def _write_figures(
         "calibration": [_plain(row) for row in calibration],
         "retrieval": [_plain(row) for row in retrieval],
         "tasks": tasks,
+        "optimum": [_plain(row) for row in optimum_rows(evaluation.log)],
         "embeddings": [
             _plain(row)
             for row in coverage_rows(
@@ -290,6 +297,7 @@ def build_report(context: RunContext) -> Report:
         training=tuple(TrainingDay.model_validate(point) for point in curve),
         calibration=tuple(Calibration.model_validate(row) for row in figures["calibration"]),
         slices=tuple(SliceRow.model_validate(row) for row in figures["slices"]),
+        optimum=tuple(Optimum.model_validate(row) for row in figures["optimum"]),
         example=Example.model_validate(figures["example"]),
     )
 

@@ -22,6 +22,9 @@ from trainers.modules.heads import TaskHeads, TaskHeadsConfig
 from trainers.modules.mmoe import MMoE, MMoEConfig
 from trainers.modules.side import Side, SideConfig
 
+DOT_SCALE = 4.0
+"""Inner products of unit vectors are mostly below a half; this brings them to the size of other inputs."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankerConfig:
@@ -122,9 +125,10 @@ class Ranker(nn.Module):
         return logits
 
     def _dots(self, inputs: Mapping[str, Tensor], tokens: Tensor) -> Float[Tensor, "B P"]:
-        """Inner product of each pair and whether both vectors were present."""
+        """Scaled inner product of each pair and whether both vectors were present."""
         parts = [tokens[:, :0, 0]]
         for user_name, pin_name in self.config.vector_pairs:
             user, pin = inputs[user_name], inputs[pin_name]
-            parts += [4.0 * (user[:, :-1] * pin[:, :-1]).sum(dim=1, keepdim=True), user[:, -1:] * pin[:, -1:]]
+            product = (user[:, :-1] * pin[:, :-1]).sum(dim=1, keepdim=True)
+            parts += [DOT_SCALE * product, user[:, -1:] * pin[:, -1:]]
         return torch.cat(parts, dim=1)

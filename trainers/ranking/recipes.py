@@ -34,7 +34,7 @@ class RankingRecipe:
     """AdamW learning rate at the start; it falls to a tenth along a cosine."""
     weight_decay: float = 1e-2
     """AdamW weight decay."""
-    max_epochs: int = 3
+    max_epochs: int = 2
     """Passes over the training days; the best one by validation log loss is kept."""
 
 

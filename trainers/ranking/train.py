@@ -70,7 +70,7 @@ def train_ranker(
             _step(model, optimizer, inputs, torch.from_numpy(train.labels[batch]))
             schedule.step()
         losses.append(_validation_loss(model, validation))
-        if losses[-1] <= min(losses):
+        if losses[-1] < min(losses[:-1], default=math.inf):
             best = copy.deepcopy(model.state_dict())
     model.load_state_dict(best)
     return TrainedRanker(model=model.eval(), epoch=int(np.argmin(losses)) + 1, validation_log_loss=tuple(losses))

@@ -128,7 +128,7 @@ class LiftRow(Row):
     pr_auc: Share
     log_loss: NonNegative
     gauc: Share | None = None
-    """ROC AUC within each user, averaged with the user's impressions as weights."""
+    """ROC AUC within each user and UTC day, averaged with the user's impressions as weights."""
     ece: Share | None = None
     """Expected calibration error: mean distance of predicted from observed rate over the bins."""
     roc_auc_lift_pct: float | None = None

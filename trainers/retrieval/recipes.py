@@ -28,7 +28,7 @@ class RetrievalRecipe:
     weight_decay: float = 1e-2
     """AdamW weight decay."""
     epochs: int = 3
-    """Passes over the training positives; the best one by validation recall is kept."""
+    """Passes over the training positives; the best one by validation recall is kept, the later of equals."""
 
 
 def default() -> RetrievalRecipe:

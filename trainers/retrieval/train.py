@@ -17,7 +17,6 @@ import torch
 from trainers.data.examples import Examples, batches
 from trainers.frequency import CountMinConfig, CountMinSketch
 from trainers.losses import ContrastiveConfig, ContrastiveLoss
-from trainers.progress import Stage
 from trainers.retrieval.model import TwoTower, TwoTowerConfig
 from trainers.retrieval.recipes import RetrievalRecipe
 
@@ -44,18 +43,17 @@ def train_two_tower(
     hidden_vectors: tuple[tuple[str, ...], ...],
     validate: Callable[[TwoTower], float],
     seed: int,
-    stage: Stage,
 ) -> TwoTower:
-    """The model of the epoch with the best validation figure.
+    """The model of the epoch with the best validation figure, the later of equals.
 
     Args:
         pairs: Positives; Pins of the batch are each other's negatives, corrected for how often they occur.
         hidden_vectors: Groups of vector inputs that are hidden together at `recipe.embedding_dropout`.
         validate: Figure of a model on the validation days, larger is better.
-        stage: Advanced by one a batch.
 
     Raises:
         ValueError: There are fewer than two pairs.
+        FloatingPointError: The loss is not finite.
     """
     if len(pairs.user_ids) < 2:
         raise ValueError(f"retrieval needs at least two engaged pairs to train on (got {len(pairs.user_ids)})")
@@ -65,7 +63,7 @@ def train_two_tower(
     loss_of = ContrastiveLoss(ContrastiveConfig(temperature=recipe.temperature))
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, num_batches(recipe, len(pairs.user_ids)), eta_min=recipe.lr / 10
+        optimizer, recipe.epochs * math.ceil(len(pairs.user_ids) / recipe.batch_size), eta_min=recipe.lr / 10
     )
     sketch = CountMinSketch(CountMinConfig(seed=seed))
     sketch.update(pairs.pin_ids)
@@ -75,17 +73,11 @@ def train_two_tower(
         for batch in batches(np.arange(len(pairs.user_ids)), recipe.batch_size, rng):
             _step(model, loss_of, optimizer, pairs, batch, sketch, hidden_vectors, recipe.embedding_dropout)
             schedule.step()
-            stage.advance()
         figure = validate(model.eval())
-        if figure > best_figure:
+        if figure >= best_figure:
             best, best_figure = copy.deepcopy(model.state_dict()), figure
     model.load_state_dict(best)
     return model.eval()
-
-
-def num_batches(recipe: RetrievalRecipe, num_pairs: int) -> int:
-    """Batches of a whole training, for progress."""
-    return recipe.epochs * math.ceil(num_pairs / recipe.batch_size)
 
 
 def _step(
@@ -111,6 +103,8 @@ def _step(
         torch.from_numpy(sketch.log_probability(pin_ids)),
         user_ids=torch.from_numpy(pairs.user_ids[batch]),
     )
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"the loss must be finite (got {loss.item()}); lower the recipe's lr")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
@@ -121,7 +115,8 @@ def embed(model: TwoTower, side: str, examples: Examples) -> Vectors:
     """Query or candidate vectors [N, E] of all rows."""
     tower = model.queries if side == "user" else model.candidates
     rows = np.arange(len(examples))
-    return np.asarray(torch.cat([tower(examples.tensors(batch)) for batch in batches(rows, SCORING_BATCH)]))
+    parts = [tower(examples.tensors(batch)) for batch in batches(rows, SCORING_BATCH)]
+    return np.asarray(torch.cat(parts)) if parts else np.empty((0, model.config.output_dim), np.float32)
 
 
 def top_pins(
@@ -129,16 +124,45 @@ def top_pins(
 ) -> Keys:
     """Positions [U, k] of the best Pins of each user by inner product plus bias, those already seen left out.
 
+    Equal scores rank by position. A user with fewer than k Pins left gets -1 in the last places.
+
     Args:
         bias: Added to every candidate's score [P].
         seen: Positions of the Pins that each user has met.
+
+    Raises:
+        ValueError: `k` is outside 1..P, or a vector or the bias is not finite.
     """
+    if not 1 <= k <= len(candidates):
+        raise ValueError(f"k must be in 1..{len(candidates)}, the size of the corpus (got {k})")
+    for name, values in (("queries", queries), ("candidates", candidates), ("bias", bias)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} must be finite (got {int((~np.isfinite(values)).sum())} elements that are not)")
     found = np.empty((len(queries), k), np.int64)
     for start in range(0, len(queries), chunk):
         scores = queries[start : start + chunk] @ candidates.T + bias
         for row, positions in enumerate(seen[start : start + chunk]):
             scores[row, positions] = -np.inf
-        part = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-        order = np.argsort(-np.take_along_axis(scores, part, axis=1), axis=1, kind="stable")
-        found[start : start + chunk] = np.take_along_axis(part, order, axis=1)
+        best = _best(scores, k)
+        best[np.isneginf(np.take_along_axis(scores, best, axis=1))] = -1
+        found[start : start + chunk] = best
     return found
+
+
+def _best(scores: Vectors, k: int) -> Keys:
+    """Positions of each row's k highest scores, best first, equal ones by position.
+
+    A partition is many times faster than sorting, but which of equal scores it keeps differs from machine to machine.
+    """
+    part = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    least = np.take_along_axis(scores, part, axis=1).min(axis=1, keepdims=True)
+    tied = np.flatnonzero((scores >= least).sum(axis=1) > k)
+    if len(tied):
+        above, level = scores[tied] > least[tied], scores[tied] == least[tied]
+        room = k - above.sum(axis=1, keepdims=True)
+        kept = above | (level & (level.cumsum(axis=1) <= room))
+        part[tied] = np.nonzero(kept)[1].reshape(-1, k)
+    part.sort(axis=1)
+    order = np.argsort(-np.take_along_axis(scores, part, axis=1), axis=1, kind="stable")
+    best: Keys = np.take_along_axis(part, order, axis=1)
+    return best

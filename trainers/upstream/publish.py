@@ -77,12 +77,14 @@ def publish(plan: PublishPlan, progress: Progress) -> dict[str, int]:
 
 
 def _read_daily(file: Path, entity: str, dim: int) -> tuple[Keys, Vectors]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} must hold the day's {entity} embeddings (got no file); run `headwater train`")
     table = pq.read_table(file)
     keys = np.asarray(table[join_key(entity)].to_numpy())
     widths = set(pc.unique(pc.list_value_length(table["embedding"])).to_pylist())
     if not widths <= {dim}:
         raise ValueError(
-            f"{file} must hold vectors of width {dim} (got {sorted(widths)}); train again or raise the version"
+            f"{file} must hold vectors of width {dim} (got {sorted(widths, key=str)}); train again or raise the version"
         )
     return keys, pc.list_flatten(table["embedding"]).to_numpy().reshape(-1, dim)
 

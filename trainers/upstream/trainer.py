@@ -84,7 +84,9 @@ class UpstreamTrainer:
         )
         loss = supervised + self.recipe.contrastive_weight * contrastive
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss must be finite (got {loss.item()} on rows {batch[:3].tolist()}…)")
+            raise FloatingPointError(
+                f"the loss must be finite (got {loss.item()} on rows {batch[:3].tolist()}…); lower the recipe's rates"
+            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)

@@ -29,7 +29,7 @@ class AdapterOptions:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.scale <= 1.0:
-            raise ValueError(f"scale must be above 0 and at most 1 (got {self.scale})")
+            raise ValueError(f"scale must be above 0 and at most 1 (got {self.scale}); give --scale 1 for all users")
         for name, least in (("num_users", 2), ("num_pins", 2), ("num_days", 8)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least} (got {getattr(self, name)})")

@@ -87,6 +87,7 @@ class CompleteJourney:
                 *(Attribute(name=name, kind="categorical") for name in _PRODUCT_TEXTS),
                 Attribute(name="manufacturer_id", kind="categorical", type="int64"),
             ),
+            repeats=True,
             pin_title="product_type",
             window=Window(
                 features_from=datetime(2017, 9, 25, 5, tzinfo=UTC),

@@ -1,0 +1,130 @@
+"""What the upstream walk reads: rows with the moments at which labels are known, and entities active at a cut-off."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.data.small_repo import SmallRepo
+from tests.data.tiny_log import TIME, at, ingest_tiny, tiny_spec, tiny_tables
+from trainers.data.dataset import Task
+from trainers.data.upstream_data import (
+    ActiveEntities,
+    UpstreamRows,
+    UpstreamSpecs,
+    attribute_frame,
+    buckets,
+    domain_columns,
+    known_surfaces,
+    read_rows,
+    upstream_specs,
+)
+from trainers.progress import SilentProgress
+
+
+@pytest.fixture(scope="module")
+def specs(small_repo: SmallRepo) -> UpstreamSpecs:
+    """Inputs of the towers."""
+    return upstream_specs(small_repo.log, small_repo.manifest, small_repo.offline, small_repo.spec.window.train_from)
+
+
+@pytest.fixture(scope="module")
+def rows(small_repo: SmallRepo, specs: UpstreamSpecs) -> UpstreamRows:
+    """Every impression of the walk."""
+    return read_rows(small_repo.log, small_repo.store, specs, SilentProgress(), until=small_repo.spec.window.until)
+
+
+@pytest.mark.parametrize(
+    ("num_keys", "load", "expected"),
+    [(0, 0.25, 256), (64, 0.25, 256), (65, 0.25, 512), (1000, 0.5, 2048), (10**9, 0.25, 1 << 20)],
+)
+def test_buckets_are_powers_of_two_between_bounds(num_keys: int, load: float, expected: int) -> None:
+    assert buckets(num_keys, load=load) == expected
+
+
+def test_domain_columns_are_positions_among_all_tasks() -> None:
+    tasks = [
+        Task(name=name, label="click", domain=domain)  # type: ignore[arg-type]
+        for name, domain in (("a", "engagement"), ("b", "conversion"), ("c", "engagement"))
+    ]
+    assert domain_columns(tasks, "engagement") == [0, 2]
+    assert domain_columns(tasks, "conversion") == [1]
+
+
+def test_attribute_frame_leaves_out_what_holds_only_later(tmp_path: Path) -> None:
+    folder = tmp_path / "pin_attributes"
+    folder.mkdir()
+    columns = {"pin_id": [1, 2, 3], "event_timestamp": pa.array([at(1), at(2), at(3)], TIME), "brand": ["a", "b", "c"]}
+    pq.write_table(pa.table(columns), folder / "all.parquet")
+    assert attribute_frame(tmp_path, "pin")["pin_attributes__brand"].to_pylist() == ["a", "b", "c"]
+    assert attribute_frame(tmp_path, "pin", at(2))["pin_attributes__brand"].to_pylist() == ["a"]
+    assert attribute_frame(tmp_path, "user").num_rows == 0
+
+
+def test_specs_do_not_know_values_that_appear_only_after_the_cutoff(tmp_path: Path) -> None:
+    tables = tiny_tables()
+    tables["impressions"]["surface"] = ["home", "home", "home", "home", "search", "later"]
+    _, log = ingest_tiny(tmp_path, tables)
+    assert known_surfaces(log, at(5)) == ["home"]
+    assert known_surfaces(log, at(6)) == ["home", "later", "search"]
+
+
+def test_specs_size_sequences_and_pins_by_one_table(specs: UpstreamSpecs) -> None:
+    assert [(item.column, item.buckets) for item in specs.user.ids] == [
+        ("user_id", 256),
+        ("user_activity__recent_pins", 256),
+    ]
+    assert [(item.column, item.buckets) for item in specs.pin.ids] == [("pin_id", 256)]
+    assert specs.context.categorical[0].vocabulary == ("home", "related", "search")
+    assert specs.sides() == (specs.user, specs.pin, specs.context)
+
+
+def test_rows_know_a_click_at_once_and_a_purchase_when_its_window_has_closed(
+    small_repo: SmallRepo, rows: UpstreamRows
+) -> None:
+    spec = small_repo.spec
+    log = small_repo.log.impressions(spec.window.features_from, spec.window.until)
+    shown = np.asarray(log["event_timestamp"].cast(pa.int64()))
+    click, purchase = rows.examples.labels.T
+    closes = shown + spec.conversions[0].attribution_days * 86_400_000_000
+    assert rows.known_at.tolist() == np.stack([shown, closes], axis=1).tolist()
+    assert click.tolist() == log["click"].to_pylist()
+    closed = closes <= round(spec.window.until.timestamp() * 1e6)
+    assert (~np.isnan(purchase) == ((click == 1.0) & closed)).all()
+    assert set(np.unique(purchase[~np.isnan(purchase)])) == {0.0, 1.0}
+
+
+def test_rows_without_impressions_say_what_to_do(small_repo: SmallRepo, specs: UpstreamSpecs) -> None:
+    first = small_repo.spec.window.features_from
+    with pytest.raises(ValueError, match="no impressions; move the dataset's window"):
+        read_rows(small_repo.log, small_repo.store, specs, SilentProgress(), until=first)
+
+
+def test_active_entities_are_those_of_the_cutoffs_snapshot(small_repo: SmallRepo, specs: UpstreamSpecs) -> None:
+    entities = ActiveEntities(small_repo.log, small_repo.store, specs, small_repo.offline, timedelta(days=90))
+    cutoff = small_repo.spec.window.features_from + timedelta(days=1)
+    shown = small_repo.log.impressions(at(1), cutoff)
+    keys, examples = entities("user", cutoff)
+    assert keys.tolist() == sorted(set(shown["user_id"].to_pylist()))
+    assert len(examples) == len(keys)
+    assert examples.labels.shape == (len(keys), 0)
+    pins, _ = entities("pin", cutoff)
+    assert pins.tolist() == list(range(30))
+
+
+def test_active_pins_are_in_the_catalogue_only_from_when_their_rows_hold(tmp_path: Path) -> None:
+    tables = tiny_tables()
+    tables["pins"]["event_timestamp"] = pa.array([at(1), at(3), at(4)], TIME)
+    _, log = ingest_tiny(tmp_path, tables, tiny_spec())
+    empty = tmp_path / "offline" / "pin_activity"
+    empty.mkdir(parents=True)
+    for day in (3, 4):
+        pq.write_table(pa.table({"pin_id": pa.array([], pa.int64())}), empty / f"date=2024-01-0{day}.parquet")
+    entities = ActiveEntities(log, None, None, tmp_path / "offline", timedelta(days=90))  # type: ignore[arg-type]
+    assert entities._keys("pin", at(3)).tolist() == [10]
+    assert entities._keys("pin", at(4)).tolist() == [10, 11]

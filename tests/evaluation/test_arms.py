@@ -1,0 +1,142 @@
+"""What each arm reads, and that nothing else differs between arms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from feature_repo.contract import EmbeddingVersion
+from tests.data.small_repo import SmallRepo
+from tests.evaluation.jobs import ranker_job
+from trainers.evaluation.arms import (
+    Arm,
+    RankerJob,
+    arm_specs,
+    arms,
+    collected,
+    hidden_vectors,
+    ranker_config,
+    run_seed,
+    user_days,
+)
+from trainers.ranking.train import predict
+
+CTR, CVR = (EmbeddingVersion(model=model, version=1, dim=16) for model in ("ctr", "cvr"))
+
+
+@pytest.fixture(scope="module")
+def job(small_repo: SmallRepo) -> RankerJob:
+    """The CTR ranker."""
+    return ranker_job(small_repo)
+
+
+def test_arms_grow_from_none_to_both_domains() -> None:
+    found = arms(CTR, CVR)
+    assert [arm.inputs for arm in found] == ["none", "user", "pin", "both", "both_domains"]
+    assert [(arm.versions_of("user"), arm.versions_of("pin")) for arm in found] == [
+        ((), ()),
+        ((CTR,), ()),
+        ((), (CTR,)),
+        ((CTR,), (CTR,)),
+        ((CTR, CVR), (CTR, CVR)),
+    ]
+
+
+def test_arms_without_another_domain_end_with_both() -> None:
+    assert [arm.inputs for arm in arms(CTR, None)] == ["none", "user", "pin", "both"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "user", "pin", "pairs", "hidden"),
+    [
+        ("none", [], ["content"], (), ()),
+        ("user", ["ctr"], ["content"], (), (("user_vector_0",),)),
+        ("pin", [], ["content", "ctr"], (), (("pin_vector_1",),)),
+        (
+            "both",
+            ["ctr"],
+            ["content", "ctr"],
+            (("user_vector_0", "pin_vector_1"),),
+            (("user_vector_0",), ("pin_vector_1",)),
+        ),
+        (
+            "both_domains",
+            ["ctr", "cvr"],
+            ["content", "ctr", "cvr"],
+            (("user_vector_0", "pin_vector_1"), ("user_vector_1", "pin_vector_2")),
+            (("user_vector_0", "user_vector_1"), ("pin_vector_1", "pin_vector_2")),
+        ),
+    ],
+)
+def test_arm_reads_its_vectors_pairs_those_of_one_space_and_hides_them_by_entity(
+    job: RankerJob,
+    inputs: str,
+    user: list[str],
+    pin: list[str],
+    pairs: tuple[tuple[str, str], ...],
+    hidden: tuple[tuple[str, ...], ...],
+) -> None:
+    (arm,) = [arm for arm in arms(CTR, CVR) if arm.inputs == inputs]
+    specs = arm_specs(job, arm)
+    named = [[item.column.replace("__", "_").split("_") for item in spec.vectors] for spec in specs]
+    assert [next(word for word in words if word in ("content", "ctr", "cvr")) for words in named[0]] == user
+    assert [next(word for word in words if word in ("content", "ctr", "cvr")) for words in named[1]] == pin
+    assert ranker_config(job, arm, *specs).vector_pairs == pairs
+    assert hidden_vectors(arm, *specs) == hidden
+
+
+def test_every_arm_has_the_same_sizes_but_for_its_vectors(job: RankerJob) -> None:
+    configs = [ranker_config(job, arm, *arm_specs(job, arm)) for arm in arms(CTR, CVR)]
+    plain = [
+        replace(
+            config,
+            vector_pairs=(),
+            user=replace(config.user, fields=replace(config.user.fields, vector_dims=())),
+            pin=replace(config.pin, fields=replace(config.pin.fields, vector_dims=())),
+        )
+        for config in configs
+    ]
+    assert all(config == plain[0] for config in plain)
+
+
+def test_collected_seeds_are_scored_by_the_ranker_that_is_kept(job: RankerJob) -> None:
+    arm = Arm(inputs="user", versions=(CTR,), entities=("user",))
+    seeds = [run_seed(job, arm, seed) for seed in job.seeds]
+    result = collected(job, arm, seeds)
+    assert result.validation_logits.shape == (2, len(job.split.validation))
+    assert result.test_logits.shape == (2, len(job.split.test))
+    assert (result.test_logits[0] != result.test_logits[1]).any()
+    again = predict(result.ranker, job.data.examples.take(job.split.test))[:, 0]
+    np.testing.assert_allclose(again, result.test_logits[0], rtol=1e-5, atol=1e-5)
+
+
+def test_run_seed_without_embeddings_does_not_read_them(job: RankerJob) -> None:
+    vectors = {
+        name: np.full_like(values, 7.0)
+        for name, values in job.data.examples.inputs.items()
+        if name.startswith("user_vector")
+    }
+    poisoned = replace(job, data=replace(job.data, examples=job.data.examples.with_inputs(vectors)))
+    none = Arm(inputs="none")
+    assert (run_seed(job, none, 1).test_logits == run_seed(poisoned, none, 1).test_logits).all()
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_job_says_early_which_days_lack_a_class(job: RankerJob, part: str) -> None:
+    rows = getattr(job.split, part)
+    negative = rows[job.data.examples.labels[rows, 0] == 0.0]
+    with pytest.raises(ValueError, match=rf"task click needs both classes in the {part} days \(got labels \[0.0\]"):
+        replace(job, split=replace(job.split, **{part: negative}))
+
+
+def test_user_days_group_rows_of_one_user_on_one_utc_day(job: RankerJob) -> None:
+    hour = 3_600_000_000
+    data = replace(
+        job.data,
+        user_ids=np.array([5, 5, 5, 6, 5]),
+        event_micros=np.array([23 * hour, 24 * hour, 47 * hour, 25 * hour, 0]),
+    )
+    groups = user_days(data, np.array([0, 1, 2, 3, 4]))
+    assert groups.tolist() == [0, 1, 1, 2, 0]

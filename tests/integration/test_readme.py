@@ -1,0 +1,101 @@
+"""The README as a newcomer follows it: its commands parse and work, and its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.runs import ROOT, SHOP, headwater, without_export
+
+README = ROOT / "README.md"
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+BIN = ".venv/bin/"
+
+NOT_RUN_HERE = {
+    "git clone": "this is the clone",
+    "make demo": "minutes; the same command on small data is the finished run of these tests",
+    "make test": "would run this test again",
+    "make check": "would run this test again",
+    "make bench": "measures for minutes",
+    "make serve": "does not end; the server is tested on the finished run",
+    ".venv/bin/headwater serve": "does not end; the server is tested on the finished run",
+    "curl": "asks a server that is not running here; the same routes are tested on the finished run",
+    ".venv/bin/headwater run --dataset kuairand": "needs data that is not in the repository",
+    ".venv/bin/headwater run --dataset complete_journey": "minutes, as make demo",
+}
+"""Beginning of a command, and why it is not run."""
+
+
+def commands() -> list[str]:
+    """Lines after `$ ` in the console blocks of the README, continuation lines joined."""
+    blocks = re.findall(r"```console\n(.*?)```", README.read_text(), re.DOTALL)
+    joined = [re.sub(r"\\\n>?\s*", "", block) for block in blocks]
+    return [line.removeprefix("$ ").strip() for block in joined for line in block.splitlines() if line.startswith("$ ")]
+
+
+def is_run(command: str) -> bool:
+    return not any(command.startswith(beginning) for beginning in NOT_RUN_HERE)
+
+
+def test_readme_shows_commands() -> None:
+    assert {"make demo", "make test"} <= set(commands())
+    assert any(is_run(command) for command in commands())
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith(f"{BIN}headwater ")])
+def test_readme_command_has_options_that_exist(command: str) -> None:
+    # Options are parsed before any of them acts, so help comes only where every other one is known.
+    assert "Usage" in headwater(*shlex.split(command.rstrip(" &"))[1:], "--help").stdout
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("make ")])
+def test_readme_target_exists(command: str) -> None:
+    target = command.split()[1]
+    assert re.search(rf"^{re.escape(target)}:|^bench-%:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+
+
+@pytest.fixture
+def checkout(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that looks like a checkout in which `make demo` has been run."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / "runs" / "demo").symlink_to(finished_run)
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [line for line in commands() if is_run(line)])
+def test_readme_command_works(checkout: Path, command: str) -> None:
+    words = shlex.split(command)
+    if words[0] == f"{BIN}headwater":
+        quick = ["--seeds", "1", "--threads", "1"] if words[1] == "run" else []
+        with without_export():
+            assert headwater(*words[1:], *quick).stdout
+        return
+    done = subprocess.run(words, cwd=checkout, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files(document: Path) -> None:
+    prose = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)", prose)
+    local = [target for target in targets if not re.match(r"[a-z]+:", target)]
+    assert [target for target in local if not (document.parent / target).exists()] == []
+
+
+def test_files_of_the_example_are_what_their_script_makes(tmp_path: Path) -> None:
+    script = shutil.copy(SHOP.parent / "make_files.py", tmp_path)
+    subprocess.run([sys.executable, script], check=True)
+    made = {file.name: file.read_text() for file in tmp_path.glob("*.csv")}
+    assert made == {file.name: file.read_text() for file in SHOP.parent.glob("*.csv")}

@@ -1,0 +1,46 @@
+"""Recipes of a whole run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from trainers.recipes import RECIPES, get_recipe
+from trainers.torch_setup import set_up_torch
+from trainers.upstream.recipes import UpstreamRecipe
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_recipe_text_is_equal_exactly_for_equal_recipes(name: str) -> None:
+    recipe = get_recipe(name)
+    changed = dataclasses.replace(recipe, upstream=dataclasses.replace(recipe.upstream, temperature=0.2))
+    assert recipe.fingerprint_text() == get_recipe(name).fingerprint_text()
+    assert recipe.fingerprint_text() != changed.fingerprint_text()
+
+
+def test_recipe_of_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"one of default, tiny \(got 'huge'\)"):
+        get_recipe("huge")
+
+
+@pytest.mark.parametrize(("field", "value"), [("average_weight", 1.0), ("average_weight", -0.1), ("batch_size", 1)])
+def test_upstream_recipe_refuses_values_out_of_range(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"{field} must be .*got {value}"):
+        dataclasses.replace(UpstreamRecipe(), **{field: value})
+
+
+def test_upstream_recipe_gives_the_width_of_embeddings() -> None:
+    assert UpstreamRecipe(token_dim=8, output_tokens=3).embedding_dim == 24
+
+
+def test_set_up_torch_bounds_threads_and_drops_denormals() -> None:
+    before = torch.get_num_threads()
+    try:
+        set_up_torch(1)
+        assert torch.get_num_threads() == 1
+        assert (torch.tensor([1e-40]) * 1.0).item() == 0.0
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)

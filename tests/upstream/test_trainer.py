@@ -1,0 +1,95 @@
+"""One upstream trainer: odd batches, non-finite losses, and what a checkpoint keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.upstream import worlds
+from trainers.progress import SilentProgress
+from trainers.upstream.trainer import UpstreamExamples, UpstreamTrainer
+
+
+def fit(trainer: UpstreamTrainer, data: UpstreamExamples, rows: np.ndarray, seed: int = 0) -> float:
+    """Mean loss of one pass."""
+    with SilentProgress().stage("fit") as stage:
+        return trainer.fit(data, rows, lr=1e-2, rng=np.random.default_rng(seed), stage=stage)
+
+
+def state(trainer: UpstreamTrainer) -> dict[str, torch.Tensor]:
+    """Weights and running moments."""
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def unchanged(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> bool:
+    """Whether two states are equal."""
+    return all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_fit_learns_from_the_rows() -> None:
+    trainer, data = worlds.trainer(), worlds.rows(64)
+    data.examples.labels[:, 0] = data.examples.inputs["context_categorical"][:, 0] > 1
+    losses = [fit(trainer, data, np.arange(64), seed) for seed in range(25)]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+def test_fit_skips_a_batch_of_a_single_row() -> None:
+    trainer, data = worlds.trainer(), worlds.rows(20)
+    before = state(trainer)
+    assert np.isnan(fit(trainer, data, np.array([3])))
+    assert np.isnan(fit(trainer, data, np.array([], np.int64)))
+    assert unchanged(before, state(trainer))
+    assert trainer.sketch.total == 0.0
+
+
+def test_fit_takes_a_batch_without_positives_and_one_without_negatives() -> None:
+    for label in (0.0, 1.0):
+        trainer, data = worlds.trainer(), worlds.rows(10)
+        data.examples.labels[:] = label
+        assert np.isfinite(fit(trainer, data, np.arange(10)))
+        assert all(torch.isfinite(value).all() for value in state(trainer).values())
+
+
+def test_fit_stops_at_a_loss_that_is_not_finite() -> None:
+    trainer, data = worlds.trainer(), worlds.rows(10)
+    data.examples.inputs["pin_vector_0"][4] = np.inf
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    with pytest.raises(FloatingPointError, match=r"the loss must be finite \(got nan on rows"):
+        fit(trainer, data, np.arange(10))
+    assert unchanged(before, dict(trainer.model.named_parameters()))
+
+
+def test_fit_counts_every_row_in_the_sketch() -> None:
+    trainer, data = worlds.trainer(), worlds.rows(40)
+    fit(trainer, data, np.arange(40))
+    counts = np.bincount(data.pin_ids, minlength=worlds.NUM_PINS)
+    np.testing.assert_allclose(trainer.sketch.count(np.arange(worlds.NUM_PINS)), counts, rtol=1e-3)
+
+
+def test_checkpoint_of_a_trainer_continues_exactly(tmp_path: Path) -> None:
+    data = worlds.rows(60)
+    whole = worlds.trainer()
+    fit(whole, data, np.arange(30), 1)
+    fit(whole, data, np.arange(30, 60), 2)
+
+    first, second = worlds.trainer(), worlds.trainer(seed=99)
+    fit(first, data, np.arange(30), 1)
+    first.save(tmp_path / "c.safetensors", {"cutoff": None})
+    assert second.load(tmp_path / "c.safetensors") == {"cutoff": None}
+    fit(second, data, np.arange(30, 60), 2)
+    assert unchanged(state(whole), state(second))
+    assert second.sketch.total == whole.sketch.total
+    assert (second.sketch.table == whole.sketch.table).all()
+
+
+def test_score_and_embed_change_nothing_and_take_no_rows() -> None:
+    trainer, data = worlds.trainer(), worlds.rows(12)
+    before = state(trainer)
+    assert trainer.score(data.examples, np.arange(12)).shape == (12, 2)
+    assert trainer.score(data.examples, np.array([], np.int64)).shape == (0, 2)
+    none = data.examples.take(np.array([], np.int64))
+    assert trainer.embed("user", none).shape == (0, worlds.CONFIG.embedding_dim)
+    assert unchanged(before, state(trainer))

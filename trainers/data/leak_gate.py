@@ -1,0 +1,68 @@
+"""The check between a run's snapshots and everything that reads them: nothing that knows the future goes live.
+
+Proof stops the run; statistical grounds for suspicion are reported, because an honest attribute may be that good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from feast import FeatureStore
+
+from feature_repo.contract import EVENT_TIMESTAMP, RepoManifest, consumer_services, join_key, service_name
+from trainers.data.event_log import EventLog
+from trainers.data.frames import point_in_time_frame
+from trainers.data.leaks import LeakError, check_joins, check_labels, check_stamps
+from trainers.progress import Progress
+
+JOINED_ROWS = 30
+"""Impressions whose joins are found again without any join."""
+LABELLED_ROWS = 10_000
+"""Impressions on which features are compared with the labels."""
+
+
+def check_for_leaks(
+    log: EventLog, store: FeatureStore, repo: Path, manifest: RepoManifest, progress: Progress, *, seed: int
+) -> Mapping[str, Any]:
+    """Hold the snapshots of every view that ranking reads against the training and test days.
+
+    Returns:
+        Figures: impressions looked at, and as `leak_warnings` what is worth a look.
+
+    Raises:
+        LeakError: A snapshot is stamped before it could be known, or a join hands out a value from the future.
+    """
+    service = service_name("ranking", manifest.embeddings)
+    views = consumer_services(manifest)[service].views
+    with progress.stage("check for leaks", 2 * len(views) + 1) as stage:
+        findings = []
+        for view in views:
+            findings += check_stamps(repo, view, log.spec.publish_delay)
+            stage.advance()
+        frame = point_in_time_frame(store, _impressions(log, seed), service)
+        few = frame.take(_places(frame.num_rows, JOINED_ROWS, seed))
+        for view in views:
+            findings += check_joins(repo, few, view)
+            stage.advance()
+        if findings:
+            raise LeakError(findings)
+        warnings = check_labels(frame, [task.name for task in log.spec.tasks], seed=seed)
+        stage.advance()
+    return {"leak_checked": frame.num_rows, "leak_warnings": [finding.text for finding in warnings]}
+
+
+def _impressions(log: EventLog, seed: int) -> pa.Table:
+    """A sample of the training and test days with the label of every task."""
+    window = log.spec.window
+    rows = log.task_labels(window.train_from, window.until, known_by=window.until)
+    columns = [join_key("user"), join_key("pin"), EVENT_TIMESTAMP, *(task.name for task in log.spec.tasks)]
+    return rows.select(columns).take(_places(rows.num_rows, LABELLED_ROWS, seed))
+
+
+def _places(num_rows: int, wanted: int, seed: int) -> pa.Array:
+    chosen = np.random.default_rng(seed).permutation(num_rows)[:wanted]
+    return pa.array(np.sort(chosen))
