@@ -33,9 +33,10 @@ class RunRecipe:
     bootstrap_samples: int = 500
     """Resamples behind every interval."""
 
-    def fingerprint_text(self) -> str:
-        """Canonical text: equal exactly when two recipes are."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+    def fingerprint_text(self, *parts: str) -> str:
+        """Canonical text, equal exactly when two recipes are; of some fields alone when they are named."""
+        fields = dataclasses.asdict(self)
+        return json.dumps({name: fields[name] for name in parts or fields}, sort_keys=True)
 
 
 def default() -> RunRecipe:

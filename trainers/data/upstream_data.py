@@ -148,26 +148,24 @@ class ActiveEntities:
         return keys, Examples(inputs=encode_sides([spec], frame), labels=np.empty((len(keys), 0), np.float32))
 
     def _keys(self, entity: str, cutoff: datetime) -> Keys:
-        """Entities with activity in the retention window; users with a history from it; Pins in the catalogue."""
+        """Entities with activity in the retention window, users with a history from it, and Pins listed in it."""
         snapshot = self._offline / activity_view(entity) / f"date={cutoff:%Y-%m-%d}.parquet"
-        found = [np.asarray(pq.read_table(snapshot, columns=[join_key(entity)])[join_key(entity)])]
+        active = np.asarray(pq.read_table(snapshot, columns=[join_key(entity)])[join_key(entity)])
         if entity == "user":
-            oldest = cutoff - self._retention
-            found += [
-                self._since(self._log.history_path(name), entity, oldest, cutoff) for name in self._log.spec.histories
-            ]
+            files = [self._log.history_path(name) for name in self._log.spec.histories]
         else:
-            found.append(self._since(self._log.pins_path, entity, None, cutoff))
-        return np.unique(np.concatenate(found))
+            files = [self._log.pins_path]
+        listed = [self._since(file, entity, cutoff - self._retention, cutoff) for file in files]
+        return np.unique(np.concatenate([active, *listed]))
 
-    def _since(self, file: Path | None, entity: str, oldest: datetime | None, cutoff: datetime) -> Keys:
+    def _since(self, file: Path | None, entity: str, oldest: datetime, cutoff: datetime) -> Keys:
         if file is None:
             return np.empty(0, np.int64)
         table = pq.read_table(file, columns=[join_key(entity), EVENT_TIMESTAMP])
         when = table[EVENT_TIMESTAMP]
-        kept = pc.less(when, pa.scalar(cutoff, when.type))
-        if oldest is not None:
-            kept = pc.and_(kept, pc.greater_equal(when, pa.scalar(oldest, when.type)))
+        kept = pc.and_(
+            pc.greater_equal(when, pa.scalar(oldest, when.type)), pc.less(when, pa.scalar(cutoff, when.type))
+        )
         return np.asarray(table.filter(kept)[join_key(entity)])
 
 

