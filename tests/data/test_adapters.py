@@ -149,7 +149,7 @@ def test_complete_journey_samples_every_basket(complete_journey: tuple[IngestRep
     assert sum(table.quarantined for table in report.tables.values()) == 0
     assert set(report.surfaces) == {"display", "mailer", "display_mailer"}
     assert report.tables["pins"].kept == 59_800
-    assert report.label_rates["click"] == pytest.approx(0.25, abs=0.01)
+    assert report.label_rates["click"] == pytest.approx(0.334, abs=0.01)
     assert "2017-12-25" in report.days_without_impressions
     year = log.impressions(datetime(2017, 1, 1, tzinfo=UTC), datetime(2018, 2, 1, tzinfo=UTC))
     bought = year.filter(pc.equal(year["click"], 1))

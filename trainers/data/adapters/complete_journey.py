@@ -15,7 +15,7 @@ from trainers.data.wheels import wheel_files
 
 IMPRESSION = (
     "A household's basket in a store and week x a product on display or in the mailer there in that week: every such "
-    "product in the basket, and a seeded sample of those left on the shelf, about three for each one bought "
+    "product in the basket, and a seeded sample of those left on the shelf, about two for each one bought "
     "(`sampling_rate` is the probability with which a row was kept). Baskets without any promoted product are not seen."
 )
 CLICK = "The product is bought in that basket."
@@ -144,7 +144,7 @@ def _open(connection: duckdb.DuckDBPyConnection, folder: Path, options: AdapterO
 def _add_week(connection: duckdb.DuckDBPyConnection, week: int, seed: int) -> None:
     """Append the impressions of one week.
 
-    A basket draws three promoted products per bought one, each uniformly and independently, and repetitions are
+    A basket draws two promoted products per bought one, each uniformly and independently, and repetitions are
     dropped, so the probability that a given product is kept is exactly 1 - (1 - 1 / shelf_size) ^ draws.
     """
     connection.execute(
