@@ -18,12 +18,13 @@ from trainers.steps import RunContext, Step, remove
 MADE_FROM = "upstream/made_from.json"
 """What the upstream models of a run are being trained on; a checkpoint of anything else must not be continued."""
 
+# OpenMP reads this when torch loads it, which is later than here. Threads that wait spin for a moment and then sleep:
+# spinning on, they slow down a shared machine tenfold; asleep at once, they cost a quarter of the speed of an idle one.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
 
 def _body(module: str, function: str) -> Callable[[RunContext, Progress], Mapping[str, Any]]:
     def run(context: RunContext, progress: Progress) -> Mapping[str, Any]:
-        # OpenMP reads this when torch loads it. Threads that wait spin for a moment and then sleep: spinning on, they
-        # slow down a shared machine tenfold; asleep at once, they cost a quarter of the speed of an idle one.
-        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
         figures: Mapping[str, Any] = getattr(import_module(module), function)(context, progress)
         return figures
 
