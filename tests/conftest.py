@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,3 +23,11 @@ def small_repo(tmp_path_factory: pytest.TempPathFactory) -> SmallRepo:
     from tests.data.small_repo import build
 
     return build(tmp_path_factory.mktemp("small_repo"))
+
+
+@pytest.fixture(autouse=True)
+def _denormal_numbers() -> None:
+    """Undo what `set_up_torch` did to the whole process in an earlier test or fixture: hypothesis needs denormals."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_flush_denormal(False)
