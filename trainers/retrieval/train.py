@@ -120,7 +120,7 @@ def embed(model: TwoTower, side: str, examples: Examples) -> Vectors:
 
 
 def top_pins(
-    queries: Vectors, candidates: Vectors, bias: Vectors, seen: list[Keys], k: int, *, chunk: int = 2048
+    queries: Vectors, candidates: Vectors, bias: Vectors, seen: list[Keys], k: int, *, chunk: int = 256
 ) -> Keys:
     """Positions [U, k] of the best Pins of each user by inner product plus bias, those already seen left out.
 
@@ -129,6 +129,7 @@ def top_pins(
     Args:
         bias: Added to every candidate's score [P].
         seen: Positions of the Pins that each user has met.
+        chunk: Users whose scores of the whole corpus are held at once.
 
     Raises:
         ValueError: `k` is outside 1..P, or a vector or the bias is not finite.
