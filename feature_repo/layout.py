@@ -54,12 +54,24 @@ def open_store(repo_dir: Path) -> FeatureStore:
 
 
 def apply(repo_dir: Path) -> None:
-    """Register the objects that the repo's manifest declares; those no longer declared stay registered."""
+    """Register exactly what the repo's manifest declares; what it declares no longer goes, with its online rows."""
     from feature_repo.declarations import load
 
-    objects = load(repo_dir / "data")
-    open_store(repo_dir).apply(list(objects.values()))
-    logger.info("applied repo=%s objects=%d", repo_dir, len(objects))
+    objects, store = load(repo_dir / "data"), open_store(repo_dir)
+    gone = [each for each in (*store.list_feature_views(), *store.list_feature_services()) if each.name not in objects]
+    sources = {source.name for view in objects.values() if (source := getattr(view, "batch_source", None))}
+    gone += [source for source in store.list_data_sources() if source.name not in sources]
+    store.apply(list(objects.values()), objects_to_delete=gone, partial=False)
+    logger.info("applied repo=%s objects=%d removed=%d", repo_dir, len(objects), len(gone))
+
+
+def forget(repo_dir: Path) -> None:
+    """Unregister everything and drop all online rows; offline files stay.
+
+    Feast keeps with each view the periods that it has materialized, and an incremental materialization begins after
+    them: they must go when the rows go.
+    """
+    open_store(repo_dir).teardown()
 
 
 def select(repo_dir: Path, package_dir: Path | None = None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -18,10 +19,10 @@ LONGEST_SHOWN_VALUE = 200
 REMEDIES = {
     "extra_forbidden": "remove the field or correct its name; /docs lists the fields",
     "missing": "add the field",
-    "json_invalid": "send one JSON object, encoded in UTF-8",
 }
+ONE_OBJECT = "send one JSON object, encoded in UTF-8"
 BY_STATUS = {
-    400: ("malformed_json", "send one JSON object, encoded in UTF-8"),
+    400: ("malformed_json", ONE_OBJECT),
     404: ("not_found", "see /docs for the routes"),
     405: ("method_not_allowed", "see /docs for the methods of each route"),
     413: ("body_too_long", "send fewer ids per request"),
@@ -76,6 +77,8 @@ def shown(value: Any) -> Any:
     """The value if it is short and plain JSON, else the start of its text."""
     if value is None or (isinstance(value, int) and value.bit_length() <= 64):
         return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= LONGEST_SHOWN_VALUE else text[:LONGEST_SHOWN_VALUE] + "…"
 
@@ -96,15 +99,23 @@ async def _on_request_error(_request: Request, error: Exception) -> Response:
 async def _on_invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    malformed = first["type"] == "json_invalid"
+    if first["type"] == "json_invalid":
+        detail = ErrorDetail(code="malformed_json", message=_malformed(first), remedy=ONE_OBJECT)
+        return error_response(detail, 400)
+    field = _field(first)
     detail = ErrorDetail(
-        code="malformed_json" if malformed else "invalid_request",
-        message=f"{_field(first) or 'body'}: {first['msg']}",
-        field=_field(first),
+        code="invalid_request",
+        message=f"{field or 'body'}: {first['msg']}",
+        field=field,
         value=None if first["type"] == "missing" else first.get("input"),
-        remedy=REMEDIES.get(first["type"], "correct the value; /docs lists types and bounds"),
+        remedy=REMEDIES.get(first["type"], "correct the value; /docs lists types and bounds") if field else ONE_OBJECT,
     )
-    return error_response(detail, 400 if malformed else 422)
+    return error_response(detail, 422)
+
+
+def _malformed(problem: dict[str, Any]) -> str:
+    reason = problem.get("ctx", {}).get("error", problem["msg"])
+    return f"body must be JSON (got, at character {problem['loc'][-1]}: {reason})"
 
 
 def _field(problem: dict[str, Any]) -> str | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Iterable, Iterator
 
 import pytest
 
-from tests.imports import PACKAGES, Import, imports_in, imports_of, third_party
+from tests.imports import PACKAGES, ROOT, Import, imports_in, imports_of, third_party
 
 FEAST_FOLDERS = ("trainers/data/", "trainers/commands/")
 FEAST_FILES = ("publish.py", "cli.py")
 MODEL_IMPORTS = {"torch", "jaxtyping"}
 LEARNERS = ("upstream", "retrieval", "ranking")
+LONGEST_FUNCTION = 50
+"""Lines, decorators left out: a table of cases above a test is data."""
 
 
 def inside(found: Iterable[Import], *modules: str) -> Iterator[Import]:
@@ -69,6 +72,22 @@ def test_serving_imports_no_training_code() -> None:
 def test_nothing_is_unpickled() -> None:
     unsafe = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")
     assert listed(inside(imports_of(*PACKAGES), *unsafe)) == []
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES, "tests", "docs"])
+def test_functions_are_short(folder: str) -> None:
+    long = [
+        f"{file.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and lines_of(node) > LONGEST_FUNCTION
+    ]
+    assert long == []
+
+
+def lines_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1
 
 
 @pytest.mark.parametrize(

@@ -353,7 +353,8 @@ def test_serve_starts_the_factory_on_the_run(tmp_path: Path, monkeypatch: pytest
 
 
 def test_serve_refuses_a_port_out_of_range() -> None:
-    invoke("serve", "--run", "a", "--port", "70000", code=2)
+    refused = invoke("serve", "--run", "a", "--port", "70000", code=2)
+    assert refused.stderr == "error: port must be in 1..65535 (got 70000); give --port another\n"
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,23 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+
+class Optimizer(Protocol):
+    """What keeps the state that a checkpoint restores; torch's optimisers do."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """`{"state": {parameter index: {name: value}}, "param_groups": …}`."""
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        """Continue from such a state."""
+
 
 _MODEL, _OPTIMIZER, _EXTRA = "model.", "optimizer.", "extra."
 
@@ -19,7 +30,7 @@ _MODEL, _OPTIMIZER, _EXTRA = "model.", "optimizer.", "extra."
 def save(
     path: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizer: Optimizer | None = None,
     *,
     extra: Mapping[str, Tensor] | None = None,
     notes: Mapping[str, Any] | None = None,
@@ -41,9 +52,7 @@ def save(
     partial.replace(path)
 
 
-def load(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load(path: Path, model: nn.Module, optimizer: Optimizer | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Restore model and optimiser in place; learning rates and the like stay as the optimiser was made with.
 
     Returns:
@@ -65,7 +74,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     state = optimizer.state_dict()["state"]
     return {
         f"{_OPTIMIZER}{index}.{name}": torch.as_tensor(value)
@@ -74,7 +83,7 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def _restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)

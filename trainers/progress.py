@@ -40,3 +40,6 @@ class SilentProgress:
         """Open a stage that shows nothing."""
         del name, total
         yield _SilentStage()
+
+
+SILENT = SilentProgress()

@@ -12,21 +12,22 @@ import numpy as np
 
 from feature_repo.contract import EmbeddingVersion, RepoManifest, write_atomically
 from feature_repo.layout import open_store
+from trainers.data.active_entities import ActiveEntities, EntityFiles
 from trainers.data.event_log import EventLog
 from trainers.data.history_rows import HistoryReader
 from trainers.data.manifest import UPSTREAM_MODELS, embedding_versions
 from trainers.data.model_inputs import field_config, side_config
 from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
 from trainers.data.upstream_data import (
-    ActiveEntities,
     UpstreamRows,
     UpstreamSpecs,
     domain_columns,
     read_rows,
     upstream_specs,
 )
+from trainers.forked import map_forked
 from trainers.progress import Progress
-from trainers.steps import RunContext
+from trainers.steps import RunContext, remove
 from trainers.torch_setup import set_up_torch
 from trainers.upstream.model import UpstreamConfig
 from trainers.upstream.publish import PublishPlan, publish
@@ -35,6 +36,7 @@ from trainers.upstream.trainer import UpstreamExamples, UpstreamTrainer
 from trainers.upstream.walk import WalkData, WalkPlan, walk
 
 UPSTREAM = "upstream"
+ENTITY_FILES = f"{UPSTREAM}/entities"
 PROGRESSIVE_FILE = "progressive.json"
 
 
@@ -46,23 +48,27 @@ def run_train(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     specs = upstream_specs(log, repo, offline, log.spec.window.train_from)
     rows = read_rows(log, store, specs, progress, until=log.spec.window.until)
     retention = timedelta(days=recipe(context).upstream.retention_days)
-    entities = ActiveEntities(log, store, specs, offline, retention)
+    entities = EntityFiles(context.path(ENTITY_FILES))
+    entities.write(ActiveEntities(log, store, specs, offline, retention), _embedded(log), progress)
+
+    def train(version: EmbeddingVersion, progress: Progress) -> list[dict[str, Any]]:
+        data = _walk_data(log, rows, version.model, entities, _history(context, log, specs, version))
+        return walk(_trainer(context, specs, log, repo, version), data, _plan(context, log, version), progress)
+
+    versions = embedding_versions(log.spec, recipe(context))
+    curves = map_forked(train, versions, name="upstream models", workers=context.config.threads, progress=progress)
     figures: dict[str, Any] = {"rows": len(rows.user_ids)}
-    for version in embedding_versions(log.spec, recipe(context)):
-        trainer = _trainer(context, specs, log, repo, version)
-        history = HistoryReader(
-            log,
-            offline,
-            specs,
-            log.spec.domain_tasks(UPSTREAM_MODELS[version.model]),
-            before=log.spec.window.features_from,
-            seed=context.config.seed,
-        )
-        data = _walk_data(log, rows, version.model, entities, history)
-        curve = walk(trainer, data, _plan(context, log, version), progress)
+    for version, curve in zip(versions, curves, strict=True):
         write_atomically(context.path(f"{UPSTREAM}/{version.model}/{PROGRESSIVE_FILE}"), json.dumps(curve) + "\n")
         figures |= _last_aucs(curve, version.model)
+    remove(context.path(ENTITY_FILES))
     return figures
+
+
+def _history(context: RunContext, log: EventLog, specs: UpstreamSpecs, version: EmbeddingVersion) -> HistoryReader:
+    tasks = log.spec.domain_tasks(UPSTREAM_MODELS[version.model])
+    before, seed = log.spec.window.features_from, context.config.seed
+    return HistoryReader(log, context.path(OFFLINE), specs, tasks, before=before, seed=seed)
 
 
 def run_publish(context: RunContext, progress: Progress) -> Mapping[str, Any]:
@@ -75,7 +81,7 @@ def run_publish(context: RunContext, progress: Progress) -> Mapping[str, Any]:
                 version=version,
                 daily=context.path(f"{UPSTREAM}/{version.model}"),
                 offline=context.path(OFFLINE),
-                cutoffs=[cutoff for cutoff in log.spec.cutoffs() if cutoff >= embed_from(log)],
+                cutoffs=_embedded(log),
                 publish_delay=log.spec.publish_delay,
                 average_weight=recipe(context).upstream.average_weight,
             ),
@@ -88,6 +94,11 @@ def run_publish(context: RunContext, progress: Progress) -> Mapping[str, Any]:
 def embed_from(log: EventLog) -> datetime:
     """First cut-off with embeddings: a day before downstream training begins, so that its first hours have some."""
     return max(log.spec.window.features_from, log.spec.window.train_from - timedelta(days=1))
+
+
+def _embedded(log: EventLog) -> list[datetime]:
+    """Cut-offs whose embeddings are kept."""
+    return [cutoff for cutoff in log.spec.cutoffs() if cutoff >= embed_from(log)]
 
 
 def _plan(context: RunContext, log: EventLog, version: EmbeddingVersion) -> WalkPlan:
@@ -112,7 +123,12 @@ def upstream_config(
     specs: UpstreamSpecs, sizes: UpstreamRecipe, tasks: tuple[str, ...], num_labels: int
 ) -> UpstreamConfig:
     """Sizes of the towers for these inputs."""
-    common: dict[str, Any] = {"field_dim": sizes.token_dim, "num_labels": num_labels, "normalise_dense": True}
+    common: dict[str, Any] = {
+        "field_dim": sizes.token_dim,
+        "num_labels": num_labels,
+        "normalise_dense": True,
+        "sparse_ids": True,
+    }
     return UpstreamConfig(
         user=side_config(specs.user, id_dropout=sizes.id_dropout, **common),
         pin=side_config(specs.pin, id_dropout=sizes.pin_id_dropout, **common),
@@ -126,7 +142,7 @@ def upstream_config(
 
 
 def _walk_data(
-    log: EventLog, rows: UpstreamRows, model: str, entities: ActiveEntities, history: HistoryReader
+    log: EventLog, rows: UpstreamRows, model: str, entities: EntityFiles, history: HistoryReader
 ) -> WalkData:
     """Rows on which a task of the domain is defined; a row is known once all its tasks are."""
     columns = domain_columns(log.spec.tasks, UPSTREAM_MODELS[model])

@@ -26,7 +26,8 @@ from trainers.data.retrieval_data import RetrievalReader
 from trainers.progress import SilentProgress
 from trainers.recipes import RunRecipe, tiny
 from trainers.upstream.publish import PublishPlan, publish
-from trainers.upstream.walk import daily_file, vector_column
+from trainers.upstream.vector_files import vector_column
+from trainers.upstream.walk import daily_file
 
 OPTIONS = AdapterOptions(seed=1, num_users=100, num_pins=30, num_days=10)
 UNKNOWN_USER, UNKNOWN_PIN = 0, 0

@@ -58,39 +58,44 @@ def declaration() -> dict[str, Any]:
             "test_from": "2024-01-05T00:00:00Z",
             "until": "2024-01-06T00:00:00Z",
         },
-        "tables": {
-            "impressions": {
-                "files": "impressions*.csv",
-                "columns": {
-                    "impression_id": "id",
-                    "user_id": "uid",
-                    "pin_id": "item",
-                    "surface": "page",
-                    "event_timestamp": "shown",
-                },
-                "timestamp": {"format": "unix_s"},
-                "labels": {
-                    "click": {"column": "stars", "at_least": 4},
-                    "bought": {"column": "action", "equals": "buy"},
-                },
+        "tables": tables(),
+    }
+
+
+def tables() -> dict[str, Any]:
+    """Where the shop's tables come from."""
+    return {
+        "impressions": {
+            "files": "impressions*.csv",
+            "columns": {
+                "impression_id": "id",
+                "user_id": "uid",
+                "pin_id": "item",
+                "surface": "page",
+                "event_timestamp": "shown",
             },
-            "conversions": {
-                "files": ["orders.csv"],
-                "columns": {"impression_id": "impression", "event_timestamp": "when", "value": "amount"},
-                "constants": {"kind": "order"},
-                "timestamp": {"timezone": "UTC"},
+            "timestamp": {"format": "unix_s"},
+            "labels": {
+                "click": {"column": "stars", "at_least": 4},
+                "bought": {"column": "action", "equals": "buy"},
             },
-            "users": {
-                "files": "users.csv",
-                "columns": {"user_id": "uid", "event_timestamp": "since"},
-                "timestamp": {"timezone": "UTC"},
-            },
-            "pins": {
-                "files": "pins.csv",
-                "columns": {"pin_id": "item"},
-                "separators": {"tags": "|"},
-                "holds_from": "2023-01-01T00:00:00Z",
-            },
+        },
+        "conversions": {
+            "files": ["orders.csv"],
+            "columns": {"impression_id": "impression", "event_timestamp": "when", "value": "amount"},
+            "constants": {"kind": "order"},
+            "timestamp": {"timezone": "UTC"},
+        },
+        "users": {
+            "files": "users.csv",
+            "columns": {"user_id": "uid", "event_timestamp": "since"},
+            "timestamp": {"timezone": "UTC"},
+        },
+        "pins": {
+            "files": "pins.csv",
+            "columns": {"pin_id": "item"},
+            "separators": {"tags": "|"},
+            "holds_from": "2023-01-01T00:00:00Z",
         },
     }
 
@@ -320,7 +325,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("tables.impressions.labels.click", {"column": "stars", "at_least": 4, "equals": 5}, "at_least or equals"),
         ("tables.users", None, "tables must have users because some are declared"),
         ("tables.pins.holds_from", None, "tables.pins.columns.event_timestamp must be a column"),
-        ("tables.pins.holds_from", "2023-01-01", "holds_from: .*timezone"),
+        ("tables.pins.holds_from", "2023-01-01", "holds_from: a moment must say its time zone .*append Z for UTC"),
         ("tables.impressions.columns.impression_id", None, "must map impression_id because conversions refer to it"),
         ("conversions", [], "label of task order must be one of click, bought \\(got 'order'\\)"),
         (

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 
+from feature_repo.encoding import hash_ids
 from tests.data.small_repo import SmallRepo
 from tests.data.tiny_log import at
-from trainers.data.retrieval_data import RetrievalPeriod
+from trainers.data.retrieval_data import PIN_BUCKET, RetrievalPeriod, with_pin_bucket
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +89,25 @@ def test_period_without_impressions_has_nobody(small_repo: SmallRepo) -> None:
     nobody = small_repo.reader.period(until, until + timedelta(days=1), (1,))
     assert (len(nobody.user_ids), len(nobody.users), nobody.relevant, nobody.seen) == (0, 0, [], [])
     assert len(nobody.pins) == 30
+
+
+def test_pins_carry_the_bucket_that_sequences_hash_them_to(small_repo: SmallRepo, period: RetrievalPeriod) -> None:
+    buckets = next(item.buckets for item in small_repo.data.user.ids if item.length)
+    assert period.pins.inputs[PIN_BUCKET].tolist() == hash_ids(period.pin_ids, buckets).tolist()
+    assert PIN_BUCKET not in period.users.inputs
+
+
+def test_pins_have_no_bucket_where_users_have_no_sequences(small_repo: SmallRepo, period: RetrievalPeriod) -> None:
+    without = replace(small_repo.data.user, ids=())
+    assert with_pin_bucket(period.users, period.user_ids, without) is period.users
+
+
+def test_at_most_keeps_evenly_spaced_users_with_all_that_is_theirs(period: RetrievalPeriod) -> None:
+    few = period.at_most(10)
+    step = -(-len(period.user_ids) // 10)
+    assert 1 < len(few.user_ids) <= 10
+    assert few.user_ids.tolist() == period.user_ids[::step].tolist()
+    assert few.users.inputs["user_dense"].tolist() == period.users.inputs["user_dense"][::step].tolist()
+    assert [each.tolist() for each in few.relevant] == [each.tolist() for each in period.relevant[::step]]
+    assert len(few.seen) == len(few.user_ids)
+    assert period.at_most(len(period.user_ids)) is period

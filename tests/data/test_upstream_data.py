@@ -12,9 +12,9 @@ import pytest
 
 from tests.data.small_repo import SmallRepo
 from tests.data.tiny_log import TIME, at, ingest_tiny, tiny_spec, tiny_tables
+from trainers.data.active_entities import ActiveEntities
 from trainers.data.dataset import Task
 from trainers.data.upstream_data import (
-    ActiveEntities,
     UpstreamRows,
     UpstreamSpecs,
     attribute_frame,

@@ -43,6 +43,6 @@ def retrieval_job(repo: SmallRepo, **periods: RetrievalPeriod) -> RetrievalJob:
         recipe=repo.recipe.retrieval,
         sequence_buckets=256,
         samples=20,
-        seed=1,
+        seeds=(1, 2),
         **found,
     )

@@ -1,5 +1,7 @@
 """Writing a run's repo and pointing the top-level repo at it."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +9,8 @@ import pytest
 import yaml
 
 from feature_repo.contract import RepoManifest
-from feature_repo.layout import PACKAGE, apply, create_repo, open_store, profile_path, select
-from tests.feature_repo.repos import MANIFEST
+from feature_repo.layout import PACKAGE, apply, create_repo, forget, open_store, profile_path, select
+from tests.feature_repo.repos import MANIFEST, hours, write_all
 
 
 def test_create_repo_keeps_the_state_when_repeated(tmp_path: Path) -> None:
@@ -32,15 +34,42 @@ def test_profiles_differ_from_the_embedded_one_in_the_online_store_alone(profile
     assert embedded == other
 
 
-def test_apply_keeps_views_that_are_no_longer_declared(tmp_path: Path) -> None:
+def test_apply_removes_what_is_no_longer_declared_with_its_online_rows(tmp_path: Path) -> None:
     create_repo(tmp_path, MANIFEST)
     apply(tmp_path)
-    create_repo(tmp_path, replace(MANIFEST, embeddings=MANIFEST.embeddings[:1]))
+    write_all(tmp_path)
+    open_store(tmp_path).materialize(hours(0), hours(48), ["user_embedding_ctr_v1", "user_embedding_cvr_v1"])
+    create_repo(tmp_path, replace(MANIFEST, histories=(), embeddings=MANIFEST.embeddings[:1]))
     apply(tmp_path)
     apply(tmp_path)
-    views = [view.name for view in open_store(tmp_path).list_feature_views()]
-    assert len(views) == len(set(views)) == 8
-    assert "user_embedding_cvr_v1" in views
+    store, views = open_store(tmp_path), {"user_activity", "pin_activity", "pin_attributes"}
+    views |= {"user_embedding_ctr_v1", "pin_embedding_ctr_v1"}
+    assert {view.name for view in store.list_feature_views()} == views
+    assert {source.name for source in store.list_data_sources()} == {f"{view}_source" for view in views}
+    assert [service.name for service in store.list_feature_services() if "cvr" in service.name] == []
+    assert {entity.name for entity in store.list_entities()} == {"user", "pin"}
+    assert online_tables(tmp_path) == {f"headwater_{view}" for view in views}
+    assert store.get_feature_view("user_embedding_ctr_v1").materialization_intervals != []
+
+
+def online_tables(repo: Path) -> set[str]:
+    """Tables of the online store, one for each feature view."""
+    with closing(sqlite3.connect(repo / "data" / "online_store.db")) as database:
+        return {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def test_forgotten_repo_has_no_rows_online_and_counts_nothing_as_materialized(tmp_path: Path) -> None:
+    create_repo(tmp_path, MANIFEST)
+    apply(tmp_path)
+    write_all(tmp_path)
+    open_store(tmp_path).materialize(hours(0), hours(48), ["user_activity"])
+    forget(tmp_path)
+    assert open_store(tmp_path).list_feature_views() == []
+    apply(tmp_path)
+    store = open_store(tmp_path)
+    assert store.get_feature_view("user_activity").materialization_intervals == []
+    read = store.get_online_features(["user_activity:impressions_1d"], [{"user_id": 1}]).to_dict()
+    assert read["impressions_1d"] == [None]
 
 
 def test_open_store_says_what_is_missing_when_the_folder_is_no_repo(tmp_path: Path) -> None:

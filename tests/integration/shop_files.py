@@ -54,6 +54,12 @@ class Shop:
         """Set columns to one value in every row of every file that a glob matches."""
         return self.rows(pattern, lambda rows: [row | values for row in rows])
 
+    def text(self, pattern: str, content: bytes) -> Shop:
+        """Write every file that a glob matches anew."""
+        for file in sorted(self.yaml.parent.glob(pattern)):
+            file.write_bytes(content)
+        return self
+
     def without(self, name: str) -> Shop:
         """Remove a file."""
         (self.yaml.parent / name).unlink()

@@ -19,9 +19,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from feature_repo.contract import EVENT_TIMESTAMP, RepoManifest, consumer_services, join_key
+from feature_repo.declarations import declare
+from feature_repo.layout import open_store
 from serving.app import create_app
 from serving.settings import Settings
 from tests.integration.runs import ROOT, SYNTHETIC, StoppingObserver, assert_equal_results, headwater, results
+from tests.integration.shop_files import Shop
 from trainers import pipeline, run_config
 from trainers.commands.run import STEP_COMMANDS
 from trainers.data.event_log import EventLog
@@ -57,7 +60,8 @@ def test_run_goes_on_where_it_was_moved_to(finished_run: Path, tmp_path: Path) -
 
 def test_report_keeps_to_its_schema(finished_run: Path) -> None:
     schema = json.loads((ROOT / "docs" / "report.schema.json").read_text())
-    jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(report(finished_run))
+    validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+    assert [error.message for error in validator.iter_errors(report(finished_run))] == []
 
 
 def test_report_has_a_row_for_every_arm(finished_run: Path) -> None:
@@ -260,3 +264,19 @@ def test_other_options_train_from_the_beginning(finished_run: Path, tmp_path: Pa
     assert list((run / "feature_repo" / "data" / "offline").glob("*_embedding_*")) == []
     database = sqlite3.connect(run / "feature_repo" / "data" / "online_store.db")
     assert database.execute("SELECT count(*) FROM headwater_user_activity").fetchone() == (0,)
+
+
+def test_another_dataset_in_the_same_run_leaves_nothing_of_the_one_before_registered(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    shop = Shop(tmp_path / "shop").declare(user_attributes=None)
+    for command in ("ingest", "features", "apply"):
+        headwater(command, "--run", run, "--dataset", shop.yaml, "--scale", "1")
+    store = open_store(run / "feature_repo")
+    declared = set(declare(RepoManifest.load(run / "feature_repo" / "data")))
+    registered = {each.name for each in (*store.list_feature_views(), *store.list_feature_services())}
+    assert registered | {"user", "pin"} == declared
+    assert "user_attributes" not in registered
+    assert [view.name for view in store.list_feature_views() if view.materialization_intervals] == []

@@ -120,6 +120,20 @@ def _slice_rows(task: str, name: str, values: tuple[str, ...]) -> tuple[SliceRow
     )  # fmt: skip
 
 
+def _retrieval() -> tuple[RetrievalRow, ...]:
+    return (
+        RetrievalRow(model="most_popular", recall_at_20=0.1111, ndcg_at_20=0.0555, ci95=(0.10, 0.12), n_users=2222),
+        RetrievalRow(model="two_tower", recall_at_20=0.1444, ndcg_at_20=0.0777, ci95=(0.13, 0.158), n_users=2222),
+        RetrievalRow(
+            model="two_tower with embeddings",
+            recall_at_20=0.1888,
+            ndcg_at_20=0.0999,
+            ci95=(0.174, 0.203),
+            n_users=2222,
+        ),
+    )
+
+
 def fake_report() -> Report:
     """A report with every section filled."""
     return Report(
@@ -141,17 +155,7 @@ def fake_report() -> Report:
             for task in ("ctr", "cvr")
             for inputs in ("none", "user", "pin", "both", "both_domains")
         ),
-        retrieval=(
-            RetrievalRow(model="most_popular", recall_at_20=0.1111, ndcg_at_20=0.0555, ci95=(0.10, 0.12), n_users=2222),
-            RetrievalRow(model="two_tower", recall_at_20=0.1444, ndcg_at_20=0.0777, ci95=(0.13, 0.158), n_users=2222),
-            RetrievalRow(
-                model="two_tower with embeddings",
-                recall_at_20=0.1888,
-                ndcg_at_20=0.0999,
-                ci95=(0.174, 0.203),
-                n_users=2222,
-            ),
-        ),
+        retrieval=_retrieval(),
         experiments={
             "staleness": ({"age_days": 0, "roc_auc_lift_pct": 2.22}, {"age_days": 3, "roc_auc_lift_pct": 1.11}),
         },

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trainers.report.schema import Inputs, LiftRow, Report
-from trainers.report.wording import headline, headline_rows, signed_pct, verdict
+from trainers.report.schema import Inputs, LiftRow, Report, RetrievalRow
+from trainers.report.wording import gain_text, headline, headline_rows, signed_pct, verdict
 
 
 def lift_row(
@@ -83,3 +83,10 @@ def test_verdict_follows_the_interval(lift: float | None, interval: tuple[float,
 )
 def test_signed_percentage_has_no_sign_when_it_rounds_to_zero(value: float, text: str) -> None:
     assert signed_pct(value) == text
+
+
+def test_gain_of_retrieval_names_its_paired_interval_and_is_empty_for_the_base() -> None:
+    base = RetrievalRow(model="base", recall_at_20=0.1, ndcg_at_20=0.05, n_users=10)
+    gain = {"recall_gain": 0.0111, "recall_gain_ci95": (-0.0044, 0.0266)}
+    assert gain_text(base) == ""
+    assert gain_text(base.model_copy(update=gain)) == "+0.0111 (-0.0044 to +0.0266)"

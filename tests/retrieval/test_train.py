@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +14,10 @@ from hypothesis import strategies as st
 from trainers.data.examples import Examples
 from trainers.metrics import ndcg_at_k, recall_at_k
 from trainers.modules.embedding import FieldEmbeddingConfig
-from trainers.modules.side import SideConfig
-from trainers.retrieval.model import QueryTower, TwoTower, TwoTowerConfig
+from trainers.modules.side import SequenceInputs, SideConfig
+from trainers.retrieval.model import QueryTower, SharedVectors, TwoTower, TwoTowerConfig
 from trainers.retrieval.recipes import RetrievalRecipe
-from trainers.retrieval.train import Pairs, embed, top_pins, train_two_tower
+from trainers.retrieval.train import Pairs, _optimizer, embed, top_pins, top_pins_by_bias, train_two_tower
 
 CONFIG = TwoTowerConfig(
     user=SideConfig(fields=FieldEmbeddingConfig(side="user", field_dim=4, num_dense=2)),
@@ -26,6 +25,20 @@ CONFIG = TwoTowerConfig(
     hidden_dim=8,
     output_dim=4,
 )
+BLOCKS = TwoTowerConfig(
+    user=SideConfig(
+        fields=FieldEmbeddingConfig(side="user", field_dim=4, vector_dims=(2,), id_buckets=(0,)),
+        sequences=(SequenceInputs(pins="user_id_0", length=3),),
+    ),
+    pin=SideConfig(fields=FieldEmbeddingConfig(side="pin", field_dim=4, vector_dims=(2,))),
+    shared=(SharedVectors(user="user_vector_0", pin="pin_vector_0", dim=2, weight=0.5),),
+    sequence_buckets=8,
+    pin_bucket="pin_bucket",
+    hidden_dim=8,
+    output_dim=4,
+    tower_weight=0.0,
+)
+"""Every block of the inner product, the towers' silent before training."""
 RECIPE = RetrievalRecipe(token_dim=4, hidden_dim=8, output_dim=4, batch_size=16, epochs=3)
 
 
@@ -62,6 +75,14 @@ def test_top_pins_rank_equal_scores_by_position() -> None:
     assert top_pins(column(0.0), column(1, 2, 0, 3), NO_BIAS, [keys(1)], 2).tolist() == [[0, 2]]
     bias = np.array([0.0, 1.0, 0.0, 1.0], np.float32)
     assert top_pins(column(0.0), column(1, 2, 0, 3), bias, [keys()], 3).tolist() == [[1, 3, 0]]
+
+
+def test_top_pins_by_bias_are_those_of_each_bias_alone() -> None:
+    biases = np.array([[0.0, 0.0, 2.5, 0.0], [5.0, 0.0, 0.0, 0.0]], np.float32)
+    queries, candidates, seen = column(1.0, -1.0), column(1, 2, 0, 3), [keys(1), keys()]
+    found = top_pins_by_bias(queries, candidates, biases, seen, 3)
+    assert found.tolist() == [top_pins(queries, candidates, bias, seen, 3).tolist() for bias in biases]
+    assert found[1].tolist() == [[0, 3, 2], [0, 2, 1]]
 
 
 def test_top_pins_of_the_whole_corpus_is_an_order_of_it() -> None:
@@ -134,44 +155,41 @@ def pairs(count: int = 48) -> Pairs:
     )
 
 
-def nothing(model: TwoTower) -> float:
-    """A figure that says nothing about the model."""
-    del model
-    return 0.0
-
-
-def train(
-    validate: Callable[[TwoTower], float] = nothing, recipe: RetrievalRecipe = RECIPE, count: int = 48
-) -> TwoTower:
-    """A model of the pairs."""
-    hidden = (("pin_vector_0",),)
-    return train_two_tower(CONFIG, recipe, pairs(count), hidden_vectors=hidden, validate=validate, seed=1)
+def train(recipe: RetrievalRecipe = RECIPE, count: int = 48) -> list[dict[str, torch.Tensor]]:
+    """Weights of the model after each epoch."""
+    models = train_two_tower(CONFIG, recipe, pairs(count), hidden_vectors=(("pin_vector_0",),), seed=1)
+    return [{name: value.clone() for name, value in model.state_dict().items()} for model in models]
 
 
 def test_train_two_tower_brings_engaged_pairs_together() -> None:
-    model = train(recipe=replace(RECIPE, epochs=12, lr=2e-2))
+    model = TwoTower(CONFIG).eval()
+    model.load_state_dict(train(replace(RECIPE, epochs=12, lr=2e-2))[-1])
     data = pairs()
     scores = embed(model, "user", data.examples) @ embed(model, "pin", data.examples).T
     same = (data.pin_ids[:, None] % 2) == (data.pin_ids[None, :] % 2)
-    assert scores[same].mean() > scores[~same].mean() + 0.5
+    assert scores[same].mean() > scores[~same].mean() + 0.5 * float(model.tower_weight.detach())
 
 
-@pytest.mark.parametrize(("figures", "kept"), [((0.1, 0.3, 0.2), 1), ((0.2, 0.2, 0.2), 2), ((0.0, 0.0, 0.0), 2)])
-def test_train_two_tower_keeps_the_best_epoch_and_the_later_of_equals(figures: tuple[float, ...], kept: int) -> None:
-    seen: list[dict[str, torch.Tensor]] = []
-
-    def validate(model: TwoTower) -> float:
-        seen.append({name: value.clone() for name, value in model.state_dict().items()})
-        return figures[len(seen) - 1]
-
-    model = train(validate)
-    assert all(torch.equal(value, seen[kept][name]) for name, value in model.state_dict().items())
-    assert not model.training
+def test_train_two_tower_gives_the_model_after_every_epoch_ready_to_score() -> None:
+    ready = [model.training for model in train_two_tower(CONFIG, RECIPE, pairs(), hidden_vectors=(), seed=1)]
+    assert ready == [False] * RECIPE.epochs
+    first, second, third = train()
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(second[name], third[name]) for name in first)
 
 
 def test_train_two_tower_repeats_with_its_seed() -> None:
-    first, again = (train().state_dict() for _ in range(2))
+    first, again = (train()[-1] for _ in range(2))
     assert all(torch.equal(value, again[name]) for name, value in first.items())
+
+
+def test_optimizer_does_not_pull_the_weights_of_blocks_to_zero() -> None:
+    model = TwoTower(BLOCKS)
+    others, weights = _optimizer(model, RECIPE).param_groups
+    assert (weights["lr"], weights["weight_decay"]) == (RECIPE.weights_lr, 0.0)
+    assert [tuple(each.shape) for each in weights["params"]] == [(), (1,), ()]
+    assert (others["lr"], others["weight_decay"]) == (RECIPE.lr, RECIPE.weight_decay)
+    assert len(others["params"]) + 3 == len(list(model.parameters()))
 
 
 def test_train_two_tower_needs_two_pairs() -> None:
@@ -183,10 +201,35 @@ def test_train_two_tower_stops_at_a_loss_that_is_not_finite() -> None:
     data = pairs()
     data.examples.inputs["user_dense"][:] = np.nan
     with pytest.raises(FloatingPointError, match="loss must be finite"):
-        train_two_tower(CONFIG, RECIPE, data, hidden_vectors=(), validate=nothing, seed=1)
+        next(train_two_tower(CONFIG, RECIPE, data, hidden_vectors=(), seed=1))
 
 
-def test_embed_gives_unit_vectors_also_of_nobody() -> None:
+def block_inputs() -> dict[str, npt.NDArray[np.generic]]:
+    """Two rows: a user of the Pins in buckets 3 and 5 against the Pin in 3, and one of none against the Pin in 5."""
+    return {
+        "user_vector_0": np.array([[0.6, 0.8, 1.0], [0.0, 0.0, 0.0]], np.float32),
+        "pin_vector_0": np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]], np.float32),
+        "user_id_0": np.array([[3, 5, 0], [0, 0, 0]], np.int32),
+        "pin_bucket": np.array([3, 5], np.int32),
+    }
+
+
+def test_inner_product_is_the_sum_of_its_blocks_by_hand() -> None:
+    model = TwoTower(BLOCKS).eval()
+    table = torch.zeros(8, 4)
+    table[3, 0], table[5, 1] = 2.0, 3.0
+    assert model.pin_table is not None
+    model.load_state_dict(model.state_dict() | {"pin_table.rows.weight": table, "pin_table.weight": torch.tensor(0.1)})
+    data = Examples(inputs=block_inputs(), labels=np.empty((2, 0), np.float32))
+    scores = embed(model, "user", data) @ embed(model, "pin", data).T
+    # Upstream: 0.5 * (0.6, 0.8). Table: 0.1 * (2, 3, 0, 0) / sqrt(2) against (2, 0, 0, 0) and (0, 3, 0, 0).
+    root = np.sqrt(2.0)
+    expected = [[0.3 + 0.4 / root, 0.4 + 0.9 / root], [0.0, 0.0]]
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    assert BLOCKS.vector_dim == 4 + 2 + 4
+
+
+def test_embed_gives_towers_of_unit_length_also_of_nobody() -> None:
     model, data = TwoTower(CONFIG).eval(), pairs()
     for side in ("user", "pin"):
         np.testing.assert_allclose(np.linalg.norm(embed(model, side, data.examples), axis=1), 1.0, atol=1e-5)

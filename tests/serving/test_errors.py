@@ -59,12 +59,17 @@ def test_absent_field_is_named(client: TestClient) -> None:
 
 @pytest.mark.parametrize("body", [b"{", b"user_id=1&surface=1", b"\xff\xfe", b"[" * 100_000])
 def test_malformed_json_is_refused(client: TestClient, body: bytes) -> None:
-    assert error(client, 400, content=body)["code"] == "malformed_json"
+    found = error(client, 400, content=body)
+    assert (found["code"], found["field"]) == ("malformed_json", None)
+    assert "body" in found["message"]
+    assert found["remedy"] == "send one JSON object, encoded in UTF-8"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"7"])
 def test_body_other_than_an_object_is_refused(client: TestClient, body: bytes) -> None:
-    assert error(client, 422, content=body)["code"] == "invalid_request"
+    found = error(client, 422, content=body)
+    assert (found["code"], found["field"]) == ("invalid_request", None)
+    assert found["remedy"] == "send one JSON object, encoded in UTF-8"
 
 
 @pytest.mark.parametrize("body", [b'{"user_id": NaN, "surface": "1"}', b'{"user_id": 1, "surface": "\\ud800"}'])
@@ -86,7 +91,15 @@ def test_unknown_route_and_method_have_the_same_form(client: TestClient) -> None
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(7, 7), (None, None), (True, True), ("a" * 300, "a" * 200 + "…"), ([1, 2], "[1, 2]"), (float("nan"), "nan")],
+    [
+        (7, 7),
+        (None, None),
+        (True, True),
+        ("a" * 300, "a" * 200 + "…"),
+        ([1, 2], "[1, 2]"),
+        (1.5, 1.5),
+        (float("nan"), "nan"),
+    ],
 )
 def test_shown_value_is_short_plain_json(value: Any, expected: Any) -> None:
     assert shown(value) == expected

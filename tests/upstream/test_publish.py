@@ -15,7 +15,8 @@ from feature_repo.contract import EmbeddingVersion
 from tests.data.tiny_log import TIME, at
 from trainers.progress import SilentProgress
 from trainers.upstream.publish import PublishPlan, publish, snapshot_file
-from trainers.upstream.walk import daily_file, vector_column
+from trainers.upstream.vector_files import vector_column
+from trainers.upstream.walk import daily_file
 
 VERSION = EmbeddingVersion(model="ctr", version=3, dim=2)
 

@@ -18,7 +18,8 @@ from tests.upstream import worlds
 from trainers.metrics import roc_auc
 from trainers.progress import SilentProgress, Stage
 from trainers.upstream.trainer import UpstreamExamples
-from trainers.upstream.walk import daily_file, vector_column, walk
+from trainers.upstream.vector_files import vector_column
+from trainers.upstream.walk import daily_file, walk
 
 DAYS = (40, 30, 50, 20)
 SILENT = SilentProgress()

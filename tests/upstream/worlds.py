@@ -23,12 +23,16 @@ TASKS = ("click", "like")
 RECIPE = replace(recipes.tiny(), token_dim=4, batch_size=16)
 CONFIG = UpstreamConfig(
     user=SideConfig(
-        fields=FieldEmbeddingConfig(side="user", field_dim=4, num_dense=2, id_buckets=(16, 0), id_dropout=0.5),
+        fields=FieldEmbeddingConfig(
+            side="user", field_dim=4, num_dense=2, id_buckets=(16, 0), id_dropout=0.5, sparse_ids=True
+        ),
         sequences=(SequenceInputs(pins="user_id_1", length=LENGTH),),
         normalise_dense=True,
     ),
     pin=SideConfig(
-        fields=FieldEmbeddingConfig(side="pin", field_dim=4, num_dense=1, id_buckets=(16,), vector_dims=(2,)),
+        fields=FieldEmbeddingConfig(
+            side="pin", field_dim=4, num_dense=1, id_buckets=(16,), vector_dims=(2,), sparse_ids=True
+        ),
         normalise_dense=True,
     ),
     context=FieldEmbeddingConfig(side="context", field_dim=4, categorical_sizes=(4, 25)),

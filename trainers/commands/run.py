@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from trainers.steps import Decision, Step
 
 STEP_COMMANDS = {
-    "ingest": "Read raw data into the event log, and set bad rows aside.",
+    "ingest": "Read raw data into the event log, check it and set bad rows aside.",
     "features": "Compute daily snapshots of activity features.",
     "apply": "Register the run's feature views and services with Feast.",
     "train": "Train the upstream models, day by day.",
-    "publish": "Check the embeddings and write them to the offline store.",
-    "materialize": "Write the newest features to the online store.",
-    "evaluate": "Train downstream models and measure the lift.",
+    "publish": "Average the embeddings over days, check them and write them to the offline store.",
+    "materialize": "Check that no feature knows the future, and write the newest features to the online store.",
+    "evaluate": "Train downstream models, measure the lift and export a release.",
     "report": "Write report.json and report.html.",
 }
 

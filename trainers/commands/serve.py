@@ -12,8 +12,9 @@ from trainers.commands.exits import exit_codes
 from trainers.commands.options import DebugOption, ExistingRunOption
 
 RUN_VARIABLE = "HEADWATER_RUN"
+HIGHEST_PORT = 65535
 APP_FACTORY = "serving.app:create_app"
-PortOption = Annotated[int, typer.Option("--port", min=1, max=65535, metavar="N", help="Port to listen on.")]
+PortOption = Annotated[int, typer.Option("--port", metavar="N", help="Port to listen on.")]
 HostOption = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")]
 
 
@@ -29,6 +30,8 @@ def add_command(app: typer.Typer) -> None:
     ) -> None:
         """Serve recommendations from a run over HTTP."""
         with exit_codes(debug=debug):
+            if not 1 <= port <= HIGHEST_PORT:
+                raise ValueError(f"port must be in 1..{HIGHEST_PORT} (got {port}); give --port another")
             _check_release(run)
             _serve(run, port=port, host=host, debug=debug)
 

@@ -26,7 +26,7 @@ from trainers.data.connection import literal, quote
 from trainers.data.dataset import DatasetSpec
 from trainers.data.ingest_report import TableReport
 
-_SHOWN_REASONS = 3
+_SHOWN_REASONS, _SHOWN_CHARACTERS = 3, 80
 
 
 class EventLogError(ValueError):
@@ -72,6 +72,20 @@ class Checker:
             f"JOIN (FROM checked_{table} WHERE reason IS NOT NULL) AS c ON s.file_row_number = c.row ORDER BY 1) "
             f"TO {literal(path)} (FORMAT parquet)"
         )
+
+    def example(self, table: str, reason: str) -> str | None:
+        """The value that sent the first row with a reason to quarantine, as text; none where it is null."""
+        names = list(self._staged_types(table))
+        # A reason names the column it is about; the others are about the impression that a row refers to.
+        found = sorted((name for name in names if name in reason.split()), key=len)
+        column = found[-1] if found else "impression_id"
+        if column not in names:
+            return None
+        rows = self._connection.execute(
+            f"SELECT s.{quote(column)}::VARCHAR FROM {self._staged(table)} AS s JOIN checked_{table} AS c "
+            f"ON s.file_row_number = c.row WHERE c.reason = {literal(reason)} ORDER BY c.row LIMIT 1"
+        ).fetchall()
+        return rows[0][0] if rows else None
 
     def _staged(self, table: str) -> str:
         return f"read_parquet({literal(self._staging / f'{table}.parquet')}, file_row_number = true)"
@@ -179,24 +193,32 @@ def _unreadable(table: str, column: Column, staged_type: str, example: str) -> s
         )
     remedy = "declare another type"
     if column.kind in ("key", "keys"):
-        remedy = "say in the dataset's YAML that its `keys` are texts, such as `keys: {user: string}`"
+        entity = column.name.partition("_")[0]
+        remedy = f"say in the dataset's YAML that its `keys` are texts: `keys: {{{entity}: string}}`"
     return (
         f"{table}.{column.name} must hold {column.sql_type} values (got {staged_type} such as {example!r} in every "
         f"row); map the right column, or {remedy}"
     )
 
 
-def check_share(table: str, report: TableReport, limit: float, quarantine: Path) -> None:
+def check_share(table: str, report: TableReport, limit: float, quarantine: Path, checker: Checker) -> None:
     """Refuse a table with too many bad rows.
 
     Raises:
-        EventLogError: The share of quarantined rows lies above `limit`.
+        EventLogError: The share of quarantined rows lies above `limit`; the text shows the first value of each reason.
     """
     if report.quarantined_share <= limit:
         return
-    top = ", ".join(f"{reason} {count:,}" for reason, count in list(report.reasons.items())[:_SHOWN_REASONS])
+    top = ", ".join(
+        f"{reason} {count:,}{_such_as(checker.example(table, reason))}"
+        for reason, count in list(report.reasons.items())[:_SHOWN_REASONS]
+    )
     raise EventLogError(
         f"bad rows in table {table} must stay at or below a share of {limit:g} (got {report.quarantined:,} of "
         f"{report.read:,} = {report.quarantined_share:.4f}: {top}); look at {quarantine}, then fix the source or "
         "raise `quarantine_share` of the dataset"
     )
+
+
+def _such_as(value: str | None) -> str:
+    return f" such as {value[:_SHOWN_CHARACTERS]!r}" if value else ""

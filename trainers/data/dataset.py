@@ -153,6 +153,7 @@ class DatasetSpec(Strict):
         for name in filter(None, (self.ctr_task, self.cvr_task)):
             _check_known("ctr_task and cvr_task", name, tuple(task.name for task in self.tasks))
         _check_domain("ctr_task", self.ctr_task, self.domain_tasks("engagement"))
+        _check_known("label of the ctr_task, known with the impression,", self.task(self.ctr_task).label, self.labels)
         if self.cvr_task is not None:
             _check_domain("cvr_task", self.cvr_task, self.domain_tasks("conversion"))
         if self.pin_title:
@@ -208,6 +209,18 @@ def _check_known(what: str, name: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"{what} must be one of {', '.join(known) or 'none'} (got {name!r})")
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node."""
+        keys = [key.value for key, _ in node.value]
+        for place, (key, _) in enumerate(node.value):
+            if key.value in keys[:place]:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_yaml(path: Path, model: type[Model]) -> Model:
     """The model that a YAML file holds.
 
@@ -215,11 +228,11 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
         SpecError: The file is absent, is no YAML mapping, or has a key that the model refuses; the text names it.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except OSError as error:
         raise SpecError(f"{path} must be a readable YAML file (got {error.strerror}); check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} must be YAML in UTF-8 (got: {error})") from error
+        raise SpecError(f"{path} must be YAML in UTF-8 (got: {' '.join(str(error).split())}); correct it") from error
     if not isinstance(raw, dict):
         raise SpecError(f"{path} must hold keys and values (got {type(raw).__name__}); see docs/own_data.md")
     try:
@@ -235,5 +248,7 @@ def _complaint(path: Path, error: Any) -> str:
         return f"{path}: {key} is not a known key (got {error['input']!r}); remove it or correct its spelling"
     if error["type"] == "missing":
         return f"{path}: {key} is required (got nothing); add it"
+    if error["type"].startswith("timezone"):
+        return f"{path}: {key}: a moment must say its time zone (got {str(error['input'])!r}); append Z for UTC"
     got = "" if error["type"] == "value_error" else f" (got {error['input']!r})"
-    return f"{path}: {key}: {text}{got}"
+    return f"{path}: {key}: {text}{got}" + ("" if ";" in text else "; correct it")

@@ -97,6 +97,10 @@ class EventLog:
         """All impressions of a period with the label of every task; see `labels.task_labels`."""
         return labels.task_labels(self, from_, until, known_by, matured=matured)
 
+    def class_counts(self, task: str, from_: datetime, until: datetime, known_by: datetime) -> tuple[int, int]:
+        """Negatives and positives of a task in a period, as known at a cut-off; see `labels.class_counts`."""
+        return labels.class_counts(self, task, from_, until, known_by)
+
     def query(self, sql: str) -> pa.Table:
         """Result of a DuckDB query under the default memory limit."""
         with tempfile.TemporaryDirectory(prefix="headwater-") as temp, connect(temp=Path(temp)) as connection:

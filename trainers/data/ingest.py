@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -111,8 +111,9 @@ class _Ingestion:
 
     def run(self, out: Path, now: datetime, progress: Progress) -> IngestReport:
         """Write everything of the event log into the partial folder."""
-        tables = self._check(now, progress)
-        self._refuse(tables, out)
+        checker = Checker(self._connection, self._spec, self._staging, now)
+        tables = self._check(checker, progress)
+        self._refuse(tables, out, checker)
         if CONVERSIONS in tables:
             self._join_conversions()
         self._write_days(CONVERSIONS in tables, progress)
@@ -128,12 +129,11 @@ class _Ingestion:
         progress("event log written", 1.0)
         return report
 
-    def _check(self, now: datetime, progress: Progress) -> dict[str, TableReport]:
+    def _check(self, checker: Checker, progress: Progress) -> dict[str, TableReport]:
         staged = [name for name in table_names(self._spec) if (self._staging / f"{name}.parquet").exists()]
         if IMPRESSIONS not in staged:
             wanted = self._staging / f"{IMPRESSIONS}.parquet"
             raise EventLogError(f"an event log needs impressions (got no {wanted}); stage that table")
-        checker = Checker(self._connection, self._spec, self._staging, now)
         tables = {}
         for done, table in enumerate(staged):
             progress(f"checking {table}", _CHECKED_SHARE * done / len(staged))
@@ -142,7 +142,7 @@ class _Ingestion:
                 checker.write_quarantine(table, self._partial / QUARANTINE / f"{table}.parquet")
         return tables
 
-    def _refuse(self, tables: dict[str, TableReport], out: Path) -> None:
+    def _refuse(self, tables: dict[str, TableReport], out: Path, checker: Checker) -> None:
         """Fail on what is not worth an event log, leaving the quarantine where it can be looked at."""
         kept_aside = rejected(out)
         try:
@@ -151,7 +151,7 @@ class _Ingestion:
                 raise EventLogError(_EMPTY)
             for table, report in tables.items():
                 quarantine = kept_aside / QUARANTINE / f"{table}.parquet"
-                check_share(table, report, self._spec.quarantine_share, quarantine)
+                check_share(table, report, self._spec.quarantine_share, quarantine, checker)
             if tables[IMPRESSIONS].kept == 0:
                 raise EventLogError(_EMPTY)
         except EventLogError:
@@ -216,7 +216,24 @@ class _Ingestion:
             surfaces=dict(self._rows(f"SELECT surface, count(*) {good} GROUP BY 1 ORDER BY 2 DESC, 1")),
             label_rates=self._label_rates(tables),
         )
-        return report.with_warnings()
+        return report.with_warnings(self._open_labels(CONVERSIONS in tables))
+
+    def _open_labels(self, with_conversions: bool) -> Iterator[str]:
+        """A warning for each task whose test labels may still change after the last event of the log."""
+        times = f"SELECT event_timestamp FROM checked_{IMPRESSIONS} WHERE reason IS NULL"
+        times += f" UNION ALL SELECT event_timestamp FROM joined_{CONVERSIONS}" if with_conversions else ""
+        last: date = self._rows(f"SELECT max(event_timestamp)::DATE FROM ({times})")[0][0]
+        for task in self._spec.tasks:
+            conversion = self._spec.conversion_kind(task.label)
+            if conversion is None:
+                continue
+            final = self._spec.window.until + conversion.attribution_days * _DAY
+            if last + _DAY < final.date():
+                yield (
+                    f"labels of task {task.name} are final only in a log that reaches {final:%Y-%m-%d}, "
+                    f"{conversion.attribution_days} days after window.until (its last event is of {last}): what "
+                    "converts later counts as a negative of the test days; add those days or end the window earlier"
+                )
 
     def _label_rates(self, tables: dict[str, TableReport]) -> dict[str, float | None]:
         means = ", ".join(f"avg({quote(label)})" for label in self._spec.labels)

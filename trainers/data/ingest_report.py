@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -55,8 +56,8 @@ class IngestReport:
         """Dates inside the log on which nothing was shown."""
         return tuple(day for day, count in self.days.items() if count == 0)
 
-    def with_warnings(self) -> IngestReport:
-        """The same report with its warnings worked out."""
+    def with_warnings(self, more: Iterable[str] = ()) -> IngestReport:
+        """The same report with its warnings worked out, and others after them."""
         single = [(name, rate) for name, rate in self.label_rates.items() if not _mixed(rate)]
         found = [f"label {name} has one class only (rate {rate})" for name, rate in single]
         if self.days_without_impressions:
@@ -64,7 +65,7 @@ class IngestReport:
         for name, table in self.tables.items():
             if table.ignored_columns:
                 found.append(f"undeclared columns of {name} were left out: {', '.join(table.ignored_columns)}")
-        return dataclasses.replace(self, warnings=tuple(found))
+        return dataclasses.replace(self, warnings=(*found, *more))
 
     def to_json(self) -> str:
         """Indented JSON with stable keys."""

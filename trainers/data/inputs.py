@@ -50,28 +50,18 @@ def side_spec(
         sequence_buckets: Buckets of the hashed Pin ids in sequences; 0 leaves sequences out.
         standardise: Centre and scale numbers by the frame's moments; otherwise the model normalises by itself.
     """
-    activity = {
-        contract.feature_reference(contract.activity_view(entity), name): kind
-        for name, kind in contract.activity_fields(manifest, entity).items()
-    }
-    attributes = {
-        contract.feature_reference(contract.attributes_view(entity), item.name): item
-        for item in manifest.attributes(entity)
-    }
+    activity, attributes = _activity(manifest, entity), _attributes(manifest, entity)
     history_columns = _history_columns(manifest) if histories and entity == "user" else []
-    numbers = [column for column, kind in activity.items() if kind in ("int64", "float")]
-    numbers += [column for column, item in attributes.items() if item.kind == "dense"]
+    numbers = [*_number_columns(activity, attributes), *history_columns]
     sequences = entity == "user" and sequence_buckets > 0
     ids = [IdInput(column=contract.join_key(entity), buckets=id_buckets)] if id_buckets else []
     if sequences:
-        recent = [column for column in activity if column.endswith("__recent_pins")]
-        ids += [
-            IdInput(column=column, buckets=sequence_buckets, length=manifest.sequence_length)
-            for column in (*recent, *history_columns)
-        ]
+        lists = [*(column for column in activity if column.endswith("__recent_pins")), *history_columns]
+        length = manifest.sequence_length
+        ids += [IdInput(column=column, buckets=sequence_buckets, length=length) for column in lists]
     return InputSpec(
         side=entity,
-        dense=tuple(_dense_input(column, frame, standardise) for column in (*numbers, *history_columns)),
+        dense=tuple(_dense_input(column, frame, standardise) for column in numbers),
         categorical=tuple(_categorical(c, frame) for c, item in attributes.items() if item.kind == "categorical"),
         multi_valued=(*_multi_valued(attributes, frame), *((_surface_input(manifest, surfaces),) if sequences else ())),
         ids=tuple(ids),
@@ -91,6 +81,24 @@ def context_spec(surfaces: Sequence[str]) -> InputSpec:
             CategoricalInput(column="weekday", vocabulary=tuple(range(7))),
         ),
     )
+
+
+def _activity(manifest: RepoManifest, entity: str) -> dict[str, str]:
+    """Columns of the activity view and their types."""
+    view = contract.activity_view(entity)
+    fields = contract.activity_fields(manifest, entity)
+    return {contract.feature_reference(view, name): kind for name, kind in fields.items()}
+
+
+def _attributes(manifest: RepoManifest, entity: str) -> dict[str, AttributeField]:
+    """Columns of the attribute view and what they hold."""
+    view = contract.attributes_view(entity)
+    return {contract.feature_reference(view, item.name): item for item in manifest.attributes(entity)}
+
+
+def _number_columns(activity: dict[str, str], attributes: dict[str, AttributeField]) -> list[str]:
+    counted = [column for column, kind in activity.items() if kind in ("int64", "float")]
+    return counted + [column for column, item in attributes.items() if item.kind == "dense"]
 
 
 def _history_columns(manifest: RepoManifest) -> list[str]:

@@ -47,6 +47,14 @@ def labelled(
     )
 
 
+def class_counts(log: EventLog, task: str, from_: datetime, until: datetime, known_by: datetime) -> tuple[int, int]:
+    """Impressions of a period with label 0 and with label 1; the arguments are those of `labelled`."""
+    query = _query(log, (log.spec.task(task),), from_, until, known_by, matured=False)
+    counted = log.query(f"SELECT {quote(task)} AS label, count(*) AS n FROM ({query}) GROUP BY label").to_pylist()
+    counts = {row["label"]: row["n"] for row in counted}
+    return counts.get(0, 0), counts.get(1, 0)
+
+
 def task_labels(
     log: EventLog, from_: datetime, until: datetime, known_by: datetime, *, matured: bool = False
 ) -> pa.Table:

@@ -7,7 +7,9 @@ from trainers.modules.embedding import FieldEmbeddingConfig
 from trainers.modules.side import SequenceInputs, SideConfig
 
 
-def field_config(spec: InputSpec, *, field_dim: int, id_dropout: float = 0.0) -> FieldEmbeddingConfig:
+def field_config(
+    spec: InputSpec, *, field_dim: int, id_dropout: float = 0.0, sparse_ids: bool = False
+) -> FieldEmbeddingConfig:
     """Sizes of everything but sequences; id lists and their surfaces are left to the sequences."""
     surfaces = _surface_index(spec)
     return FieldEmbeddingConfig(
@@ -20,6 +22,7 @@ def field_config(spec: InputSpec, *, field_dim: int, id_dropout: float = 0.0) ->
         id_buckets=tuple(0 if item.length else item.buckets for item in spec.ids),
         vector_dims=tuple(item.dim for item in spec.vectors),
         id_dropout=id_dropout,
+        sparse_ids=sparse_ids,
     )
 
 
@@ -29,6 +32,7 @@ def side_config(
     field_dim: int,
     num_labels: int,
     id_dropout: float = 0.0,
+    sparse_ids: bool = False,
     normalise_dense: bool = False,
     sequence_layers: int = 0,
 ) -> SideConfig:
@@ -39,7 +43,7 @@ def side_config(
     """
     lists = [i for i, item in enumerate(spec.ids) if item.length]
     return SideConfig(
-        fields=field_config(spec, field_dim=field_dim, id_dropout=id_dropout),
+        fields=field_config(spec, field_dim=field_dim, id_dropout=id_dropout, sparse_ids=sparse_ids),
         sequences=tuple(_sequence(spec, i, num_labels) for i in lists),
         normalise_dense=normalise_dense,
         sequence_layers=sequence_layers,

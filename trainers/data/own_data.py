@@ -13,7 +13,7 @@ from trainers.data.columns import CONVERSIONS, IMPRESSIONS, PINS, USERS, table_c
 from trainers.data.connection import connect, literal
 from trainers.data.dataset import DatasetSpec, SpecError, Strict, load_yaml
 from trainers.data.ingest import Progress
-from trainers.data.source_files import KeyType, SourceReader, SourceTable, hashed_key
+from trainers.data.source_files import KeyType, SourceReader, SourceTable, complaint, hashed_key
 
 
 class Keys(Strict):
@@ -121,8 +121,9 @@ class OwnDataAdapter:
         try:
             connection.execute(f"COPY ({query}) TO {literal(staging / f'{table}.parquet')} (FORMAT parquet)")
         except duckdb.Error as error:
-            reason = str(error).splitlines()[0]
-            raise SpecError(f"{self._yaml}: tables.{table} must be readable as declared (got: {reason})") from error
+            raise SpecError(
+                f"{self._yaml}: tables.{table} must be readable as declared (got: {complaint(error)}); correct the file"
+            ) from error
 
     def _write_keys(self, connection: duckdb.DuckDBPyConnection, entity: str, staging: Path) -> None:
         """The texts behind the numbers of an entity.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_repo.contract import ENTITIES, RepoManifest, activity_view, attributes_view, embedding_view
-from feature_repo.layout import apply, create_repo, open_store, select
+from feature_repo.layout import apply, create_repo, forget, open_store, select
 from trainers.data import own_data
 from trainers.data.activity import ActivityBuilder, ActivityConfig
 from trainers.data.adapters import Adapter, AdapterOptions, get_adapter
@@ -23,10 +24,13 @@ from trainers.data.dataset import DatasetSpec, Window
 from trainers.data.event_log import EventLog, ingest
 from trainers.data.ingest_report import IngestReport
 from trainers.data.manifest import repo_manifest
+from trainers.data.task_checks import check_tasks
 from trainers.progress import Progress
 from trainers.recipes import RunRecipe, get_recipe
 from trainers.run_config import RunConfig
 from trainers.steps import RunContext
+
+logger = logging.getLogger(__name__)
 
 EVENT_LOG = "event_log"
 CHECKED = "event_log_checked"
@@ -85,12 +89,16 @@ def run_ingest(context: RunContext, progress: Progress) -> Mapping[str, Any]:
         with progress.stage("check and write the event log", 100) as stage:
             report = ingest(spec, staging, context.path(CHECKED), now=datetime.now(UTC), progress=_share_of(stage))
         check_window(spec.window, report)
+        check_tasks(EventLog(context.path(CHECKED)))
+        for warning in report.warnings:
+            logger.warning("event_log_warning text=%r", warning)
         context.swap_in(context.path(CHECKED), EVENT_LOG)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return {
         **{f"{name}_kept": table.kept for name, table in report.tables.items()},
         "quarantined": sum(sum(table.reasons.values()) for table in report.tables.values()),
+        "warnings": list(report.warnings),
     }
 
 
@@ -172,6 +180,8 @@ def run_apply(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     with progress.stage("feast apply"):
         create_repo(repo_dir, manifest(context))
         # Rows of entities that are in the log no more would be answered as present.
+        forget(repo_dir)
+        # What a killed process left beside the database would be replayed into a new one.
         for file in (repo_dir / "data").glob("online_store.db*"):
             file.unlink()
         apply(repo_dir)

@@ -29,13 +29,13 @@ from trainers.data.event_log import EventLog
 from trainers.data.examples import Examples, Rows, concatenate, encode_sides, label_matrix
 from trainers.data.frames import point_in_time_frame
 from trainers.data.inputs import context_spec, side_spec
+from trainers.data.task_days import VALIDATION_SHARE as VALIDATION_SHARE
+from trainers.data.task_days import task_days
 from trainers.progress import Progress
 
 CHUNK_ROWS = 50_000
 FITTING_ROWS = 50_000
 """Training rows on which moments and vocabularies are fitted."""
-VALIDATION_SHARE = 8
-"""One part in this many of the training days, the last ones, is for validation."""
 
 Micros = npt.NDArray[np.int64]
 
@@ -155,24 +155,11 @@ def _sampling_rate(rows: pa.Table) -> npt.NDArray[np.float64]:
 
 
 def split(spec: DatasetSpec, data: RankingData, task_name: str) -> Split:
-    """Rows of a task; training ends early enough that every label's attribution window has closed by the test days.
-
-    Early conversions of later impressions are known, their missing ones are not: taking both would learn too high a
-    rate, so those impressions are left out. That holds for every task of the domain, since a ranker learns them all.
-    """
-    domain = spec.domain_tasks(spec.task(task_name).domain)
-    conversions = [conversion for each in domain if (conversion := spec.conversion_kind(each.label))]
-    longest = max((conversion.attribution_days for conversion in conversions), default=0)
-    closed = spec.window.test_from - timedelta(days=longest)
-    days = max(1, (closed - spec.window.train_from).days)
-    validation_from = closed - timedelta(days=max(1, round(days / VALIDATION_SHARE)))
+    """Rows of a task in its training, validation and test days; see `task_days` for where training ends."""
     index = [each.name for each in spec.tasks].index(task_name)
     defined = ~np.isnan(data.examples.labels[:, index])
-    return Split(
-        train=_between(data, defined, spec.window.train_from, validation_from),
-        validation=_between(data, defined, validation_from, closed),
-        test=_between(data, defined, spec.window.test_from, spec.window.until),
-    )
+    parts = task_days(spec, task_name).parts()
+    return Split(**{name: _between(data, defined, start, end) for name, (start, end) in parts.items()})
 
 
 def _between(data: RankingData, defined: npt.NDArray[np.bool_], start: datetime, end: datetime) -> Rows:

@@ -5,7 +5,7 @@ Dims: U users, P Pins.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -16,13 +16,15 @@ import pyarrow.parquet as pq
 from feast import FeatureStore
 
 from feature_repo.contract import EVENT_TIMESTAMP, activity_view, join_key
-from feature_repo.encoding import InputSpec
+from feature_repo.encoding import InputSpec, hash_ids
 from trainers.data.connection import quote
 from trainers.data.event_log import EventLog
 from trainers.data.examples import Examples, encode_sides
 from trainers.data.frames import point_in_time_frame
 
 Keys = npt.NDArray[np.int64]
+PIN_BUCKET = "pin_bucket"
+"""Input of a Pin: its own bucket, hashed like the Pins in a user's sequences; absent where there are none."""
 _BEGINNING = datetime(1970, 1, 1)
 
 
@@ -30,6 +32,8 @@ _BEGINNING = datetime(1970, 1, 1)
 class RetrievalPeriod:
     """Users to answer in a period and the corpus to answer from, with features as of its start."""
 
+    start: datetime
+    """First moment of the period."""
     user_ids: Keys
     """Users with a new engagement in the period [U], sorted."""
     users: Examples
@@ -44,6 +48,26 @@ class RetrievalPeriod:
     """Positions of the Pins that each user had met before; none where Pins are shown again after an engagement."""
     log_popularity: dict[int, npt.NDArray[np.float32]]
     """Log share [P] of the engagements in the last so many days before the period."""
+
+    def at_most(self, num_users: int) -> RetrievalPeriod:
+        """The period with no more than so many of its users, evenly spaced by key."""
+        step = -(-len(self.user_ids) // num_users)
+        if step <= 1:
+            return self
+        kept = np.arange(0, len(self.user_ids), step)
+        return replace(
+            self,
+            user_ids=self.user_ids[kept],
+            users=self.users.take(kept),
+            relevant=self.relevant[::step],
+            seen=self.seen[::step],
+        )
+
+
+def with_pin_bucket(examples: Examples, pin_ids: Keys, user: InputSpec) -> Examples:
+    """The rows with the bucket of each row's Pin, as the sequences of the user side hash it."""
+    buckets = next((item.buckets for item in user.ids if item.length), 0)
+    return examples.with_inputs({PIN_BUCKET: hash_ids(pin_ids, buckets).astype(np.int32)}) if buckets else examples
 
 
 class RetrievalReader:
@@ -72,6 +96,7 @@ class RetrievalReader:
                 seen.append(np.array(sorted(known[pin] for pin in met if pin in known), dtype=np.int64))
         users = np.array(user_ids, dtype=np.int64)
         return RetrievalPeriod(
+            start=start,
             user_ids=users,
             users=self.examples("user", users, start),
             pin_ids=pin_ids,
@@ -102,7 +127,8 @@ class RetrievalReader:
         rows = rows.append_column(join_key(other), pa.nulls(len(keys), pa.int64()))
         frame = point_in_time_frame(self._store, rows, self._service)
         spec = self._user if entity == "user" else self._pin
-        return Examples(inputs=encode_sides([spec], frame), labels=np.empty((len(keys), 0), np.float32))
+        examples = Examples(inputs=encode_sides([spec], frame), labels=np.empty((len(keys), 0), np.float32))
+        return with_pin_bucket(examples, keys, self._user) if entity == "pin" else examples
 
     def log_popularity(self, pin_ids: Keys, end: datetime, days: int) -> npt.NDArray[np.float32]:
         """Log share of each Pin among the engagements of the days before a moment, smoothed by a tenth of one."""

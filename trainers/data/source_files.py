@@ -162,11 +162,16 @@ class SourceReader:
         return f"SELECT DISTINCT {text} AS key FROM {source} AS s WHERE {raw} IS NOT NULL"
 
     def _types(self, connection: duckdb.DuckDBPyConnection, source: str) -> dict[str, str]:
-        described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+        try:
+            described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+        except duckdb.Error as error:
+            self._refuse("files", f"must be readable as declared (got: {complaint(error)}); correct the file")
         return {row[0]: row[1] for row in described if row[0] not in ("filename", "file_row_number")}
 
     def _source(self) -> str:
         files = self.files()
+        if not any(file.stat().st_size for file in files):
+            self._refuse("files", f"must have a header line (got only empty files such as {files[0].name!r}); add rows")
         listed = f"[{', '.join(map(literal, files))}]"
         reader = _READERS[_suffix(files[0])]
         if reader == "parquet":
@@ -245,6 +250,13 @@ class SourceReader:
 
     def _refuse(self, field: str, text: str) -> Any:
         raise SpecError(f"{self._yaml}: {self._key}.{field} {text}")
+
+
+def complaint(error: duckdb.Error) -> str:
+    """What DuckDB says about a file, in one line: its first words, and which file it is about."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    about = [line for line in lines[2:] if line.startswith("file = ")]
+    return " ".join([*lines[:2], *about])
 
 
 def hashed_key(text: str) -> str:

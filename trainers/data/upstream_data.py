@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,8 @@ from feast import FeatureStore
 from feature_repo.contract import (
     EVENT_TIMESTAMP,
     RepoManifest,
-    activity_view,
     attributes_view,
     feature_reference,
-    join_key,
 )
 from feature_repo.encoding import InputSpec, add_context
 from trainers.data.dataset import DatasetSpec, Task
@@ -126,47 +124,6 @@ def read_rows(
 def domain_columns(tasks: Sequence[Task], domain: str) -> list[int]:
     """Positions of a domain's tasks among all tasks."""
     return [i for i, task in enumerate(tasks) if task.domain == domain]
-
-
-class ActiveEntities:
-    """Entities to embed at a cut-off, with their inputs as they may be used when the embedding is published."""
-
-    def __init__(
-        self, log: EventLog, store: FeatureStore, specs: UpstreamSpecs, offline: Path, retention: timedelta
-    ) -> None:
-        self._log, self._store, self._specs, self._offline = log, store, specs, offline
-        self._retention = retention
-
-    def __call__(self, entity: str, cutoff: datetime) -> tuple[Keys, Examples]:
-        """Keys, sorted, and encoded inputs of the entities of one kind."""
-        keys = self._keys(entity, cutoff)
-        usable_from = cutoff + self._log.spec.publish_delay
-        when = pa.repeat(pa.scalar(usable_from, pa.timestamp("us", tz="UTC")), len(keys))
-        rows = pa.table({join_key(entity): keys, EVENT_TIMESTAMP: when})
-        frame = point_in_time_frame(self._store, rows, f"upstream_{entity}")
-        spec = self._specs.user if entity == "user" else self._specs.pin
-        return keys, Examples(inputs=encode_sides([spec], frame), labels=np.empty((len(keys), 0), np.float32))
-
-    def _keys(self, entity: str, cutoff: datetime) -> Keys:
-        """Entities with activity in the retention window, users with a history from it, and Pins listed in it."""
-        snapshot = self._offline / activity_view(entity) / f"date={cutoff:%Y-%m-%d}.parquet"
-        active = np.asarray(pq.read_table(snapshot, columns=[join_key(entity)])[join_key(entity)])
-        if entity == "user":
-            files = [self._log.history_path(name) for name in self._log.spec.histories]
-        else:
-            files = [self._log.pins_path]
-        listed = [self._since(file, entity, cutoff - self._retention, cutoff) for file in files]
-        return np.unique(np.concatenate([active, *listed]))
-
-    def _since(self, file: Path | None, entity: str, oldest: datetime, cutoff: datetime) -> Keys:
-        if file is None:
-            return np.empty(0, np.int64)
-        table = pq.read_table(file, columns=[join_key(entity), EVENT_TIMESTAMP])
-        when = table[EVENT_TIMESTAMP]
-        kept = pc.and_(
-            pc.greater_equal(when, pa.scalar(oldest, when.type)), pc.less(when, pa.scalar(cutoff, when.type))
-        )
-        return np.asarray(table.filter(kept)[join_key(entity)])
 
 
 def attribute_frame(offline: Path, entity: str, known_by: datetime | None = None) -> pa.Table:

@@ -28,6 +28,7 @@ from trainers.evaluation.figures import calibrators
 from trainers.evaluation.onnx_export import export
 from trainers.evaluation.retrieval import RetrievalArm, RetrievalJob
 from trainers.forked import map_forked
+from trainers.progress import SILENT, Progress
 from trainers.retrieval.model import QueryTower
 from trainers.retrieval.train import embed
 
@@ -54,7 +55,9 @@ class ReleaseParts:
     """Data cut-off of the index: candidates are embedded as of then."""
 
 
-def write_release(parts: ReleaseParts, folder: Path, *, workers: int = 1) -> dict[str, Any]:
+def write_release(
+    parts: ReleaseParts, folder: Path, *, workers: int = 1, progress: Progress = SILENT
+) -> dict[str, Any]:
     """Write every file of a release aside, then put it in the place of the one before.
 
     Returns:
@@ -63,7 +66,7 @@ def write_release(parts: ReleaseParts, folder: Path, *, workers: int = 1) -> dic
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    difference = _export_programs(parts, partial, workers)
+    difference = _export_programs(parts, partial, workers, progress)
     pin_ids = _write_index(parts, partial)
     manifest = _manifest(parts, partial, pin_ids)
     (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
@@ -76,7 +79,7 @@ def _arm_examples(data: RankingData, arm: ArmResult | RetrievalArm) -> Examples:
     return renamed_vectors(data.pin, arm.pin, renamed_vectors(data.user, arm.user, data.examples))
 
 
-def _export_programs(parts: ReleaseParts, folder: Path, workers: int) -> float:
+def _export_programs(parts: ReleaseParts, folder: Path, workers: int, progress: Progress) -> float:
     """Write the rankers and the query tower, one a core; returns the largest difference of a program from its model."""
     programs: list[tuple[nn.Module, Examples, Path]] = [
         (result.ranker, _arm_examples(job.data, result).take(job.split.test[:256]), folder / f"{name}.onnx")
@@ -85,7 +88,12 @@ def _export_programs(parts: ReleaseParts, folder: Path, workers: int) -> float:
     job, arm = parts.retrieval_job, parts.retrieval
     users = renamed_vectors(job.data.user, arm.user, job.test.users)
     programs.append((QueryTower(arm.model).eval(), users, folder / "query_tower.onnx"))
-    return max(map_forked(lambda program: export(*program), programs, workers=workers, done=lambda: None))
+
+    def write(program: tuple[nn.Module, Examples, Path], progress: Progress) -> float:
+        del progress
+        return export(*program)
+
+    return max(map_forked(write, programs, name="export models", workers=workers, progress=progress))
 
 
 def _write_index(parts: ReleaseParts, folder: Path) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -104,7 +112,7 @@ def _write_index(parts: ReleaseParts, folder: Path) -> np.ndarray[Any, np.dtype[
 
 def _manifest(parts: ReleaseParts, folder: Path, pin_ids: np.ndarray[Any, Any]) -> dict[str, Any]:
     digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
-    job, arm = parts.retrieval_job, parts.retrieval
+    arm = parts.retrieval
     ctr_job, ctr = parts.rankers["pctr"]
     spec = ctr_job.spec
     return {
@@ -132,7 +140,7 @@ def _manifest(parts: ReleaseParts, folder: Path, pin_ids: np.ndarray[Any, Any]) 
             "model": "query_tower.onnx",
             "output": "query",
             "index": "pins.faiss",
-            "dim": job.recipe.output_dim + 1,
+            "dim": arm.model.config.vector_dim + 1,
             "num_pins": len(pin_ids),
         },
         "rankers": {name: _ranker_manifest(name, *ranker) for name, ranker in parts.rankers.items()},

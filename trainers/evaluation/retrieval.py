@@ -1,52 +1,61 @@
-"""Full-ranking evaluation of retrieval on the test days, against popularity and the upstream embeddings themselves.
+"""Retrieval models and their figures: popularity, the upstream embeddings themselves, and two-towers with seeds.
 
-Every model gets the same popularity prior; its weight and its days are chosen on the validation days.
+Whatever is chosen is chosen on the validation days, the last ones before the test and as many as it has where they can
+be spared; then the model is trained anew, on the validation days too.
 Dims: U users, P Pins, E width of a vector.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from feature_repo.contract import EmbeddingVersion, RepoManifest
 from feature_repo.encoding import InputSpec
+from trainers.data.dataset import Window
+from trainers.data.examples import Examples
 from trainers.data.model_inputs import side_config
 from trainers.data.ranking_data import RankingData, Split, renamed_vectors, vector_input, with_versions
-from trainers.data.retrieval_data import RetrievalPeriod
-from trainers.metrics import bootstrap_mean, ndcg_at_k, recall_at_k
+from trainers.data.retrieval_data import PIN_BUCKET, RetrievalPeriod, with_pin_bucket
+from trainers.evaluation.retrieval_figures import (
+    POPULARITY_DAYS,
+    Figures,
+    Prior,
+    Represent,
+    Vectors,
+    best_prior,
+    judged,
+    priors,
+    retrieval_rows,
+)
+from trainers.forked import map_forked
+from trainers.progress import Progress
 from trainers.report.schema import RetrievalRow
-from trainers.retrieval.model import TwoTower, TwoTowerConfig
+from trainers.retrieval.model import SharedVectors, TwoTower, TwoTowerConfig
 from trainers.retrieval.recipes import RetrievalRecipe
-from trainers.retrieval.train import Pairs, embed, top_pins, train_two_tower
+from trainers.retrieval.train import Pairs, embed, train_two_tower
+
+__all__ = ["POPULARITY_DAYS", "Prior", "RetrievalArm", "RetrievalJob", "compare", "two_tower", "validation_start"]
 
 logger = logging.getLogger(__name__)
 
-K = 20
-POPULARITY_DAYS = (1, 7)
-
-Vectors = npt.NDArray[np.float32]
-Represent = Callable[[RetrievalPeriod], tuple[Vectors, Vectors]]
-"""Query vectors [U, E] and candidate vectors [P, E] of a period, already divided by the temperature."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prior:
-    """Popularity added to a model's scores."""
-
-    days: int
-    """Days of engagements that it is counted from."""
-    weight: float
-    """Weight of its logarithm."""
+VALIDATION_USERS = 4096
+"""Users of the validation days by whom epochs and prior are chosen, at most."""
+LEAST_TRAINING = 3
+"""The validation days are at most one part in this many of the training days."""
+BASE = "two-tower, no embeddings"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetrievalArm:
-    """A trained two-tower model, and how it scores."""
+    """A two-tower model of the first seed, how it scores, and the figures of all seeds."""
 
     model: TwoTower
     user: InputSpec
@@ -54,8 +63,10 @@ class RetrievalArm:
     temperature: float
     prior: Prior
     """Chosen on the validation days."""
-    row: RetrievalRow
-    """Its figures on the test days."""
+    epochs: int
+    """The same."""
+    figures: Figures
+    """On the test days."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +85,8 @@ class RetrievalJob:
     sequence_buckets: int
     samples: int
     """Resamples behind every interval."""
-    seed: int
+    seeds: tuple[int, ...]
+    """Of the trained models; what is chosen is chosen with the first."""
 
     def __post_init__(self) -> None:
         if len(self.test.user_ids) == 0:
@@ -84,16 +96,43 @@ class RetrievalJob:
             )
 
 
-def popularity_row(job: RetrievalJob) -> RetrievalRow:
+def validation_start(window: Window) -> datetime:
+    """First of the validation days: as many as the test has, at most a third of the training days, at least one.
+
+    Inputs stand still for a whole period, so a shorter one would reward what goes stale within it.
+    """
+    days = min((window.until - window.test_from).days, (window.test_from - window.train_from).days // LEAST_TRAINING)
+    return window.test_from - timedelta(days=max(1, days))
+
+
+def compare(
+    job: RetrievalJob, versions: tuple[EmbeddingVersion, ...], *, workers: int, progress: Progress
+) -> tuple[list[RetrievalRow], RetrievalArm]:
+    """Rows of all models, and the two-tower with the embeddings of all versions, which is what a release serves."""
+    plan = [(BASE, ()), ("two-tower, both domains", versions)]
+    arms = map_forked(
+        lambda item, _: two_tower(job, *item),
+        plan,
+        name="retrieval with and without embeddings",
+        workers=workers,
+        progress=progress,
+    )
+    figures = [popularity(job), upstream(job, versions[0]), *(arm.figures for arm in arms)]
+    rows = retrieval_rows(figures, arms[0].figures, samples=job.samples, seed=job.seeds[0])
+    return rows, arms[-1]
+
+
+def popularity(job: RetrievalJob) -> Figures:
     """Most popular Pins for everyone, over the days that did best in validation."""
     nothing: Represent = lambda period: (  # noqa: E731
         np.zeros((len(period.user_ids), 1), np.float32),
         np.zeros((len(period.pin_ids), 1), np.float32),
     )
-    return _judged(job, "popularity", nothing, weights=(1.0,))[0]
+    prior, _ = best_prior(job.validation, nothing, (1.0,))
+    return judged(job.test, "popularity", [nothing], prior)
 
 
-def upstream_row(job: RetrievalJob, version: EmbeddingVersion) -> RetrievalRow:
+def upstream(job: RetrievalJob, version: EmbeddingVersion) -> Figures:
     """Inner product of the upstream embeddings, with no training downstream; absent vectors score zero."""
     names = [vector_input(side, version) for side in (job.data.user, job.data.pin)]
 
@@ -101,94 +140,130 @@ def upstream_row(job: RetrievalJob, version: EmbeddingVersion) -> RetrievalRow:
         queries, candidates = period.users.inputs[names[0]], period.pins.inputs[names[1]]
         return np.float32(1.0 / job.recipe.temperature) * queries[:, :-1], candidates[:, :-1]
 
-    return _judged(job, f"upstream {version.key} inner product", represent, weights=job.recipe.prior_weights)[0]
+    prior, _ = best_prior(job.validation, represent, job.recipe.prior_weights)
+    return judged(job.test, f"upstream {version.key} inner product", [represent], prior)
 
 
 def two_tower(job: RetrievalJob, name: str, versions: tuple[EmbeddingVersion, ...]) -> RetrievalArm:
-    """Train a two-tower model on base features and these embeddings, and judge it."""
-    user = with_versions(job.data.user, versions)
-    pin = with_versions(job.data.pin, versions)
-    represent = _represent(job, user, pin)
-    positive = job.split.train[job.data.examples.labels[job.split.train, job.label_column] == 1.0]
-    examples = renamed_vectors(job.data.pin, pin, renamed_vectors(job.data.user, user, job.data.examples))
-    pairs = Pairs(
-        examples=examples.take(positive), user_ids=job.data.user_ids[positive], pin_ids=job.data.pin_ids[positive]
-    )
-    model = train_two_tower(
-        two_tower_config(job, user, pin),
-        job.recipe,
-        pairs,
-        hidden_vectors=tuple(
-            tuple(vector_input(side, version) for version in versions) for side in (user, pin) if versions
-        ),
-        validate=lambda trained: _best_prior(job, represent(trained), job.recipe.prior_weights)[1],
-        seed=job.seed,
-    )
-    row, prior = _judged(job, name, represent(model), weights=job.recipe.prior_weights)
-    return RetrievalArm(model=model, user=user, pin=pin, temperature=job.recipe.temperature, prior=prior, row=row)
-
-
-def two_tower_config(job: RetrievalJob, user: InputSpec, pin: InputSpec) -> TwoTowerConfig:
-    """Sizes of both towers for these inputs."""
-    num_labels, dim = len(job.manifest.labels), job.recipe.token_dim
-    return TwoTowerConfig(
-        user=side_config(user, field_dim=dim, num_labels=num_labels),
-        pin=side_config(pin, field_dim=dim, num_labels=num_labels),
-        sequence_buckets=job.sequence_buckets,
-        hidden_dim=job.recipe.hidden_dim,
-        output_dim=job.recipe.output_dim,
+    """Choose epochs and prior for a two-tower on base features and these embeddings, train it and judge it."""
+    training = _Training(job, versions)
+    epochs, prior = training.chosen()
+    models = [training.fitted(seed, epochs) for seed in job.seeds]
+    return RetrievalArm(
+        model=models[0],
+        user=training.user,
+        pin=training.pin,
+        temperature=job.recipe.temperature,
+        prior=prior,
+        epochs=epochs,
+        figures=judged(job.test, name, [training.represent(model) for model in models], prior),
     )
 
 
-def _represent(job: RetrievalJob, user: InputSpec, pin: InputSpec) -> Callable[[TwoTower], Represent]:
-    def of(model: TwoTower) -> Represent:
-        def represent(period: RetrievalPeriod) -> tuple[Vectors, Vectors]:
-            queries = embed(model, "user", renamed_vectors(job.data.user, user, period.users))
-            candidates = embed(model, "pin", renamed_vectors(job.data.pin, pin, period.pins))
-            return queries / job.recipe.temperature, candidates
+class _Training:
+    """Training of one arm."""
 
-        return represent
+    def __init__(self, job: RetrievalJob, versions: tuple[EmbeddingVersion, ...]) -> None:
+        self._job, self._versions = job, versions
+        self.user = with_versions(job.data.user, versions)
+        self.pin = _without_activity(with_versions(job.data.pin, versions))
 
-    return of
+    def chosen(self) -> tuple[int, Prior]:
+        """Epochs and prior with the best recall on the validation days, the more epochs of equals."""
+        job, validation = self._job, self._job.validation.at_most(VALIDATION_USERS)
+        weights = job.recipe.prior_weights
+        pairs = self._pairs(before=validation.start)
+        if len(validation.user_ids) == 0 or len(pairs.user_ids) < 2:
+            counts = f"users={len(validation.user_ids)} pairs_before={len(pairs.user_ids)}"
+            logger.warning("epochs_and_prior_not_chosen reason=too_little_validation_data %s", counts)
+            return job.recipe.epochs, priors(weights)[0]
+        found: list[tuple[float, int, Prior]] = []
+        for epoch, model in enumerate(self._epochs(pairs, job.seeds[0]), 1):
+            prior, recall = best_prior(validation, self.represent(model), weights)
+            found.append((recall, epoch, prior))
+        _, epochs, prior = max(found, key=lambda each: each[:2])
+        return epochs, prior
+
+    def fitted(self, seed: int, epochs: int) -> TwoTower:
+        """The model after so many epochs on all days before the test."""
+        everything = self._epochs(self._pairs(), seed)
+        return next(itertools.islice(everything, epochs - 1, None))
+
+    def represent(self, model: TwoTower) -> Represent:
+        """Vectors of a model."""
+        data, temperature = self._job.data, self._job.recipe.temperature
+
+        def vectors(period: RetrievalPeriod) -> tuple[Vectors, Vectors]:
+            queries = embed(model, "user", renamed_vectors(data.user, self.user, period.users))
+            candidates = embed(model, "pin", renamed_vectors(data.pin, self.pin, period.pins))
+            return queries / np.float32(temperature), candidates
+
+        return vectors
+
+    def _epochs(self, pairs: Pairs, seed: int) -> Iterator[TwoTower]:
+        hidden = tuple(
+            tuple(vector_input(side, version) for version in self._versions)
+            for side in (self.user, self.pin)
+            if self._versions
+        )
+        return train_two_tower(self._config, self._job.recipe, pairs, hidden_vectors=hidden, seed=seed)
+
+    def _pairs(self, before: datetime | None = None) -> Pairs:
+        rows, data = self._positive, self._job.data
+        if before is not None:
+            rows = rows[data.event_micros[rows] < round(before.timestamp() * 1_000_000)]
+        return Pairs(examples=self._examples.take(rows), user_ids=data.user_ids[rows], pin_ids=data.pin_ids[rows])
+
+    @cached_property
+    def _positive(self) -> npt.NDArray[np.int64]:
+        rows = np.concatenate([self._job.split.train, self._job.split.validation])
+        positive: npt.NDArray[np.int64] = rows[self._job.data.examples.labels[rows, self._job.label_column] == 1.0]
+        return positive
+
+    @cached_property
+    def _examples(self) -> Examples:
+        data = self._job.data
+        examples = renamed_vectors(data.pin, self.pin, renamed_vectors(data.user, self.user, data.examples))
+        return with_pin_bucket(examples, data.pin_ids, data.user)
+
+    @cached_property
+    def _config(self) -> TwoTowerConfig:
+        return two_tower_config(self._job, self.user, self.pin, self._versions)
 
 
-def _ranked(period: RetrievalPeriod, represent: Represent, prior: Prior) -> npt.NDArray[np.int64]:
-    queries, candidates = represent(period)
-    bias = prior.weight * period.log_popularity[prior.days]
-    return top_pins(queries, candidates, bias, period.seen, min(K, len(period.pin_ids)))
+def two_tower_config(
+    job: RetrievalJob, user: InputSpec, pin: InputSpec, versions: tuple[EmbeddingVersion, ...]
+) -> TwoTowerConfig:
+    """Sizes of both towers for these inputs.
 
-
-def _best_prior(job: RetrievalJob, represent: Represent, weights: tuple[float, ...]) -> tuple[Prior, float]:
-    """The prior with the best recall on the validation days, and that recall; the first of equals.
-
-    Without a user in those days nothing speaks for any: the first prior is taken, at a recall of 0.
+    The first version is that of the engagements which are retrieved: its inner product starts with the weight that it
+    was trained with, those of others with a small one.
     """
-    priors = [Prior(days=days, weight=weight) for weight in weights for days in POPULARITY_DAYS]
-    if len(job.validation.user_ids) == 0:
-        logger.warning("prior_not_chosen reason=no_engaged_user_in_validation taken=%s", priors[0])
-        return priors[0], 0.0
-    queries, candidates = represent(job.validation)
-    computed: Represent = lambda period: (queries, candidates)  # noqa: E731, ARG005
-    found = [
-        (_recall(job.validation, _ranked(job.validation, computed, prior)).mean(), -i) for i, prior in enumerate(priors)
-    ]
-    recall, position = max(found)
-    return priors[-position], float(recall)
-
-
-def _recall(period: RetrievalPeriod, ranked: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    return recall_at_k(ranked, period.relevant, min(K, ranked.shape[1]))
-
-
-def _judged(
-    job: RetrievalJob, name: str, represent: Represent, weights: tuple[float, ...]
-) -> tuple[RetrievalRow, Prior]:
-    prior, _ = _best_prior(job, represent, weights)
-    ranked = _ranked(job.test, represent, prior)
-    recalls = _recall(job.test, ranked)
-    mean, low, high = bootstrap_mean(recalls, job.samples, job.seed)
-    ndcg = ndcg_at_k(ranked, job.test.relevant, min(K, ranked.shape[1])).mean()
-    row = RetrievalRow(
-        model=name, recall_at_20=mean, ndcg_at_20=float(ndcg), ci95=(low, high), n_users=len(job.test.user_ids)
+    num_labels, recipe = len(job.manifest.labels), job.recipe
+    return TwoTowerConfig(
+        user=side_config(user, field_dim=recipe.token_dim, num_labels=num_labels),
+        pin=side_config(pin, field_dim=recipe.token_dim, num_labels=num_labels),
+        shared=tuple(
+            SharedVectors(
+                user=vector_input(user, version),
+                pin=vector_input(pin, version),
+                dim=version.dim,
+                weight=recipe.tower_weight if position else 1.0,
+            )
+            for position, version in enumerate(versions)
+        ),
+        sequence_buckets=job.sequence_buckets,
+        pin_bucket=PIN_BUCKET,
+        hidden_dim=recipe.hidden_dim,
+        output_dim=recipe.output_dim,
+        tower_weight=recipe.tower_weight,
     )
-    return row, prior
+
+
+def _without_activity(pin: InputSpec) -> InputSpec:
+    """A Pin's inputs without its counts and rates, unless it has no others.
+
+    They say how popular a Pin was in the days before; over a period they go stale, and the prior says it already.
+    """
+    others = pin.categorical or pin.multi_valued or pin.vectors
+    return replace(pin, dense=()) if others else pin

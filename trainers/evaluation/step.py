@@ -7,32 +7,25 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from feature_repo.contract import EmbeddingVersion, RepoManifest, service_name, write_atomically
+from feature_repo.contract import EmbeddingVersion, service_name, write_atomically
 from feature_repo.layout import open_store
 from trainers.data.coverage import coverage_rows
 from trainers.data.dataset import DatasetSpec
 from trainers.data.event_log import EventLog
 from trainers.data.optimum import optimum_rows
 from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
-from trainers.data.ranking_data import VALIDATION_SHARE, read_ranking_data, split
+from trainers.data.ranking_data import read_ranking_data, split
 from trainers.data.retrieval_data import RetrievalReader
 from trainers.evaluation.arms import Arm, ArmResult, RankerJob, SeedResult, arms, collected, run_seed
 from trainers.evaluation.figures import calibration_rows, lift_rows, slice_rows
 from trainers.evaluation.release import ReleaseParts, write_release
-from trainers.evaluation.retrieval import (
-    POPULARITY_DAYS,
-    RetrievalArm,
-    RetrievalJob,
-    popularity_row,
-    two_tower,
-    upstream_row,
-)
+from trainers.evaluation.retrieval import POPULARITY_DAYS, RetrievalJob, compare, validation_start
 from trainers.forked import map_forked
 from trainers.markers import read_marker
 from trainers.progress import Progress
@@ -112,12 +105,12 @@ class Evaluation:
             (name, arm, seed) for name in jobs for arm in self.ranker_arms(ctr=name == "pctr") for seed in self.seeds
         ]
 
-        def train(item: tuple[str, Arm, int]) -> SeedResult:
+        def train(item: tuple[str, Arm, int], progress: Progress) -> SeedResult:
+            del progress
             return run_seed(jobs[item[0]], item[1], item[2])
 
-        with self.progress.stage("rankers with and without embeddings", len(plan)) as stage:
-            workers = self.context.config.threads
-            trained = map_forked(train, plan, workers=workers, done=stage.advance)
+        name, workers = "rankers with and without embeddings", self.context.config.threads
+        trained = map_forked(train, plan, name=name, workers=workers, progress=self.progress)
         seeds: dict[tuple[str, Arm], list[SeedResult]] = {}
         for (name, arm, _), result in zip(plan, trained, strict=True):
             seeds.setdefault((name, arm), []).append(result)
@@ -129,19 +122,17 @@ class Evaluation:
     def retrieval_job(self, reader: RetrievalReader) -> RetrievalJob:
         """Retrieval on the CTR task's rows, judged on the days after them."""
         window = self.spec.window
-        days = max(1, round((window.test_from - window.train_from).days / VALIDATION_SHARE))
-        validation_from = window.test_from - timedelta(days=days)
         return RetrievalJob(
             manifest=self.manifest,
             data=self.data,
             split=split(self.spec, self.data, self.spec.ctr_task),
             label_column=[task.name for task in self.spec.tasks].index(self.spec.ctr_task),
-            validation=reader.period(validation_from, window.test_from, POPULARITY_DAYS),
+            validation=reader.period(validation_start(window), window.test_from, POPULARITY_DAYS),
             test=reader.period(window.test_from, window.until, POPULARITY_DAYS),
             recipe=self.recipe.retrieval,
             sequence_buckets=self.recipe.ctr.sequence_buckets,
             samples=self.recipe.bootstrap_samples,
-            seed=self.seeds[0],
+            seeds=self.seeds,
         )
 
 
@@ -160,7 +151,9 @@ def run_evaluate(context: RunContext, progress: Progress) -> Mapping[str, Any]:
         evaluation.data.pin,
     )
     retrieval_job = evaluation.retrieval_job(reader)
-    retrieval_rows, two_towers = _retrieval(retrieval_job, evaluation.manifest, progress, context.config.threads)
+    retrieval_rows, two_towers = compare(
+        retrieval_job, evaluation.manifest.embeddings, workers=context.config.threads, progress=progress
+    )
     with progress.stage("figures and intervals"):
         _write_figures(evaluation, rankers, retrieval_rows)
     with progress.stage("export the release"):
@@ -181,17 +174,9 @@ def run_evaluate(context: RunContext, progress: Progress) -> Mapping[str, Any]:
             ),
             context.path(RELEASE),
             workers=context.config.threads,
+            progress=progress,
         )
     return figures | {f"{row.model} recall@20": round(row.recall_at_20, 4) for row in retrieval_rows}
-
-
-def _retrieval(
-    job: RetrievalJob, repo: RepoManifest, progress: Progress, workers: int
-) -> tuple[list[RetrievalRow], RetrievalArm]:
-    plan = [("two-tower, no embeddings", ()), ("two-tower, both domains", repo.embeddings)]
-    with progress.stage("retrieval with and without embeddings", len(plan)) as stage:
-        base, full = map_forked(lambda item: two_tower(job, *item), plan, workers=workers, done=stage.advance)
-    return [popularity_row(job), upstream_row(job, repo.embeddings[0]), base.row, full.row], full
 
 
 def _write_figures(

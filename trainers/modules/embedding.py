@@ -43,6 +43,8 @@ class FieldEmbeddingConfig:
     """Indices of each multi-valued column, 0 (padding) included; 0 skips a column that another module reads."""
     id_buckets: tuple[int, ...] = ()
     """Buckets of each `{side}_id_{i}`, 0 (missing) included; 0 skips an id list, which `SequenceEmbedding` reads."""
+    sparse_ids: bool = False
+    """Give id tables row-wise gradients; `MixedAdam` knows what to do with them."""
     vector_dims: tuple[int, ...] = ()
     """Width V of each vector; the input is V + 1 wide (values, then whether it was present)."""
     id_dropout: float = 0.0
@@ -76,8 +78,8 @@ class FieldEmbeddingConfig:
         return dense + len(self.categorical_sizes) + lists + len(self.vector_dims)
 
 
-def _table(size: int, dim: int) -> nn.Embedding:
-    table = nn.Embedding(size, dim)
+def _table(size: int, dim: int, *, sparse: bool = False) -> nn.Embedding:
+    table = nn.Embedding(size, dim, sparse=sparse)
     nn.init.normal_(table.weight, std=INIT_STD)
     return table
 
@@ -96,7 +98,9 @@ class FieldEmbedding(nn.Module):
         starts = torch.tensor((0, *config.categorical_sizes[:-1])).cumsum(0)
         self.register_buffer("categorical_offsets", starts, persistent=False)
         self.multi = nn.ModuleDict({str(i): _table(size, dim) for i, size in enumerate(config.multi_sizes) if size})
-        self.ids = nn.ModuleDict({str(i): _table(size, dim) for i, size in enumerate(config.id_buckets) if size})
+        self.ids = nn.ModuleDict(
+            {str(i): _table(size, dim, sparse=config.sparse_ids) for i, size in enumerate(config.id_buckets) if size}
+        )
         self.vectors = nn.ModuleList(nn.Linear(width + 1, dim) for width in config.vector_dims)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "B F D"]:

@@ -25,6 +25,9 @@ from trainers.modules.side import Side, SideConfig
 DOT_SCALE = 4.0
 """Inner products of unit vectors are mostly below a half; this brings them to the size of other inputs."""
 
+MIXED_TOKENS = 8
+"""Tokens that DHEN layers of a ranker work on."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankerConfig:
@@ -84,20 +87,21 @@ class CrossBackbone(nn.Module):
 
 
 class DhenBackbone(nn.Module):
-    """DHEN layers over the tokens; dot products join behind them."""
+    """DHEN layers over a few tokens that a linear layer mixes from all; dot products join behind them."""
 
     def __init__(self, config: RankerConfig) -> None:
         super().__init__()
         dim = config.user.fields.field_dim
-        fields = 8
+        self.mix = nn.Linear(config.num_tokens * dim, MIXED_TOKENS * dim)
         self.dhen = DHEN(
-            DHENConfig(num_fields=config.num_tokens, field_dim=dim, output_fields=fields, num_heads=max(1, dim // 8))
+            DHENConfig(num_fields=MIXED_TOKENS, field_dim=dim, output_fields=MIXED_TOKENS, num_heads=max(1, dim // 8))
         )
-        self.output = nn.Linear(fields * dim + 2 * len(config.vector_pairs), config.hidden_dim)
+        self.output = nn.Linear(MIXED_TOKENS * dim + 2 * len(config.vector_pairs), config.hidden_dim)
 
     def forward(self, tokens: Float[Tensor, "B F D"], dots: Float[Tensor, "B P"]) -> Float[Tensor, "B H"]:
         """Crossed features."""
-        return torch.relu(self.output(torch.cat([self.dhen(tokens).flatten(1), dots], dim=1)))
+        mixed = self.dhen(self.mix(tokens.flatten(1)).reshape(tokens.shape[0], MIXED_TOKENS, -1))
+        return torch.relu(self.output(torch.cat([mixed.flatten(1), dots], dim=1)))
 
 
 class Ranker(nn.Module):

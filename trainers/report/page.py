@@ -23,6 +23,7 @@ from trainers.report.terminal import commands
 from trainers.report.wording import (
     INPUTS_LABELS,
     find_task,
+    gain_text,
     headline,
     headline_rows,
     interval_pct,
@@ -126,6 +127,7 @@ def _environment() -> Environment:
         "count": lambda value: f"{value:,}",
         "duration": duration,
         "figure": lambda value: f"{value:.4f}",
+        "gain": lambda row: typeset(gain_text(row)),
         "inputs": lambda value: INPUTS_LABELS[value],
         "interval": lambda value: typeset(interval_pct(value)),
         "moment": _moment,

@@ -31,7 +31,7 @@ class Row(BaseModel):
 
     @model_validator(mode="after")
     def _check_intervals(self) -> Self:
-        for name in ("roc_auc_lift_ci95", "ci95"):
+        for name in ("roc_auc_lift_ci95", "ci95", "ndcg_ci95", "recall_gain_ci95", "ndcg_gain_ci95"):
             interval = getattr(self, name, None)
             if interval is not None and interval[0] > interval[1]:
                 raise ValueError(f"{name} must have its lower end first (got {list(interval)})")
@@ -156,7 +156,18 @@ class RetrievalRow(Row):
     ndcg_at_20: Share = Field(validation_alias="ndcg@20", serialization_alias="ndcg@20")
     ci95: Interval | None = None
     """Interval of `recall@20`."""
+    ndcg_ci95: Interval | None = None
+    """Interval of `ndcg@20`."""
     n_users: Count
+    recall_gain: float | None = None
+    """`recall@20` minus that of the two-tower without embeddings, on the same users."""
+    recall_gain_ci95: Interval | None = None
+    """Its paired interval: both models judged on the same resampled users."""
+    ndcg_gain: float | None = None
+    """The same of `ndcg@20`."""
+    ndcg_gain_ci95: Interval | None = None
+    recall_by_seed: tuple[Share, ...] = ()
+    """`recall@20` of each seed, in the order of `seeds`; absent where one model was judged."""
 
 
 class EmbeddingCoverage(Row):

@@ -14,6 +14,7 @@ from trainers.report.schema import PAGE_FILE, REPORT_FILE, Example, LiftRow, Rep
 from trainers.report.wording import (
     INPUTS_LABELS,
     find_task,
+    gain_text,
     headline,
     interval_pct,
     lift_groups,
@@ -91,11 +92,12 @@ def _lift_text(row: LiftRow) -> str:
 def _retrieval_table(report: Report) -> Table:
     table = _table("Retrieval")
     table.add_column("model", overflow="fold")
-    for name in ("Recall@20", "95% interval", "nDCG@20", "users"):
+    for name in ("Recall@20", "nDCG@20", "users"):
         table.add_column(name, justify="right")
+    table.add_column("Recall@20 gain (95% interval)")
     for row in report.retrieval:
-        interval = f"{row.ci95[0]:.4f} to {row.ci95[1]:.4f}" if row.ci95 else ""
-        table.add_row(row.model, f"{row.recall_at_20:.4f}", interval, f"{row.ndcg_at_20:.4f}", f"{row.n_users:,}")
+        figures = (f"{row.recall_at_20:.4f}", f"{row.ndcg_at_20:.4f}", f"{row.n_users:,}")
+        table.add_row(row.model, *figures, gain_text(row))
     return table
 
 

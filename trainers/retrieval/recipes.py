@@ -15,6 +15,8 @@ class RetrievalRecipe:
     """Hidden width of each tower."""
     output_dim: int = 64
     """Width of the query and candidate vectors."""
+    tower_weight: float = 0.1
+    """Weight of the towers' own inner product before training."""
     temperature: float = 0.1
     """Temperature of the sampled softmax."""
     embedding_dropout: float = 0.05
@@ -23,12 +25,14 @@ class RetrievalRecipe:
     """Weights of the log popularity in the score that are tried on the validation days."""
     batch_size: int = 1024
     """Positive pairs of one step; their Pins are each other's negatives."""
-    lr: float = 2e-3
+    lr: float = 4e-3
     """AdamW learning rate at the start; it falls to a tenth along a cosine."""
     weight_decay: float = 1e-2
     """AdamW weight decay."""
-    epochs: int = 3
-    """Passes over the training positives; the best one by validation recall is kept, the later of equals."""
+    weights_lr: float = 5e-3
+    """The same of the weights of the inner product's blocks, without decay."""
+    epochs: int = 5
+    """Passes over the training positives at most; how many is chosen by validation recall, more of equals."""
 
 
 def default() -> RetrievalRecipe:

@@ -24,7 +24,8 @@ from feature_repo.contract import (
 )
 from trainers.progress import Progress
 from trainers.upstream.aggregate import Keys, Vectors, moving_average
-from trainers.upstream.walk import daily_file, vector_column
+from trainers.upstream.vector_files import vector_column, write_vectors
+from trainers.upstream.walk import daily_file
 
 _MICROS = pa.timestamp("us", tz="UTC")
 
@@ -101,8 +102,4 @@ def _write_snapshot(plan: PublishPlan, entity: str, cutoff: datetime, state: tup
             CREATED_TIMESTAMP: pa.repeat(pa.scalar(datetime.now(UTC), _MICROS), len(keys)),
         }
     )
-    file = snapshot_file(plan, entity, cutoff)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(file)
+    write_vectors(table, snapshot_file(plan, entity, cutoff))

@@ -18,11 +18,13 @@ from trainers import checkpoint
 from trainers.data.examples import Examples, Rows, batches
 from trainers.frequency import CountMinConfig, CountMinSketch
 from trainers.losses import ContrastiveConfig, ContrastiveLoss, multi_task_bce
+from trainers.mixed_adam import MixedAdam
 from trainers.progress import Stage
 from trainers.upstream.model import UpstreamConfig, UpstreamModel
 from trainers.upstream.recipes import UpstreamRecipe
 
 SCORING_BATCH = 8192
+MAX_GRADIENT_NORM = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,9 +47,7 @@ class UpstreamTrainer:
         self.recipe = recipe
         self.model = UpstreamModel(config)
         self.contrastive = ContrastiveLoss(ContrastiveConfig(temperature=recipe.temperature))
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=recipe.daily_lr, weight_decay=recipe.weight_decay, fused=True
-        )
+        self.optimizer = MixedAdam(self.model, lr=recipe.daily_lr, weight_decay=recipe.weight_decay)
         self.sketch = CountMinSketch(CountMinConfig(half_life=float(1 << 20), seed=seed))
 
     def fit(self, data: UpstreamExamples, rows: Rows, *, lr: float, rng: np.random.Generator, stage: Stage) -> float:
@@ -55,8 +55,7 @@ class UpstreamTrainer:
 
         More passes over the same rows overfit the id tables at once, so there is one.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self.optimizer.set_lr(lr)
         # Dropout draws from torch's own generator: seed it per call, so that a resumed walk repeats it.
         torch.manual_seed(int(rng.integers(2**31)))
         self.model.train()
@@ -87,10 +86,9 @@ class UpstreamTrainer:
             raise FloatingPointError(
                 f"the loss must be finite (got {loss.item()} on rows {batch[:3].tolist()}…); lower the recipe's rates"
             )
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
-        self.optimizer.step()
+        self.optimizer.step(max_norm=MAX_GRADIENT_NORM)
         return float(loss.detach())
 
     @torch.inference_mode()

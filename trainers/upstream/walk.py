@@ -8,6 +8,7 @@ Dims: N rows, T tasks, E width of an embedding.
 from __future__ import annotations
 
 import logging
+import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,15 +19,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_repo.contract import ENTITIES, join_key
 from trainers.data.examples import Examples, Rows
 from trainers.metrics import roc_auc
 from trainers.progress import Progress
 from trainers.upstream.trainer import UpstreamExamples, UpstreamTrainer
+from trainers.upstream.vector_files import vector_column, write_vectors
 
 logger = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 20.0
+"""Least time between checkpoints: what a kill may cost, against a tenth of the time spent on writing them."""
 
 Moments = npt.NDArray[np.int64]
 EntityInputs = Callable[[str, datetime], tuple[npt.NDArray[np.int64], Examples]]
@@ -73,7 +77,7 @@ def daily_file(out: Path, entity: str, cutoff: datetime) -> Path:
 
 
 def walk(trainer: UpstreamTrainer, data: WalkData, plan: WalkPlan, progress: Progress) -> list[dict[str, Any]]:
-    """Train through every cut-off, resuming after the last one that was completed.
+    """Train through every cut-off, resuming after the last one that was checkpointed.
 
     Returns:
         The progressive evaluation: `{model, day, task, roc_auc, n}` of each day, scored before training on it.
@@ -83,6 +87,7 @@ def walk(trainer: UpstreamTrainer, data: WalkData, plan: WalkPlan, progress: Pro
     if notes["cutoff"] is None:
         _pretrain(trainer, data, plan, progress)
     curve: list[dict[str, Any]] = notes["progressive"]
+    saved = time.monotonic()
     done = datetime.fromisoformat(notes["cutoff"]) if notes["cutoff"] else None
     spans = [(start, end) for start, end in _spans(plan.cutoffs) if done is None or end > done]
     with progress.stage(f"train {plan.model}", sum(_work(trainer, data, *span) for span in spans)) as stage:
@@ -99,7 +104,9 @@ def walk(trainer: UpstreamTrainer, data: WalkData, plan: WalkPlan, progress: Pro
             )
             if end >= plan.embed_from:
                 _write_embeddings(trainer, data, plan, end)
-            trainer.save(file, {"cutoff": end.isoformat(), "progressive": curve})
+            if end == plan.cutoffs[-1] or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                trainer.save(file, {"cutoff": end.isoformat(), "progressive": curve})
+                saved = time.monotonic()
     return curve
 
 
@@ -166,11 +173,7 @@ def _write_embeddings(trainer: UpstreamTrainer, data: WalkData, plan: WalkPlan, 
         vectors = trainer.embed(entity, examples)
         _check_vectors(vectors, plan.model, entity, cutoff)
         table = pa.table({join_key(entity): ids, "embedding": vector_column(vectors)})
-        file = daily_file(plan.out, entity, cutoff)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.partial")
-        pq.write_table(table, partial, compression="zstd")
-        partial.replace(file)
+        write_vectors(table, daily_file(plan.out, entity, cutoff))
 
 
 def _check_vectors(vectors: npt.NDArray[np.float32], model: str, entity: str, cutoff: datetime) -> None:
@@ -179,9 +182,3 @@ def _check_vectors(vectors: npt.NDArray[np.float32], model: str, entity: str, cu
         raise FloatingPointError(
             f"{entity} embeddings of {model} at {cutoff:%Y-%m-%d} must be finite (got {bad} that are not)"
         )
-
-
-def vector_column(vectors: npt.NDArray[np.float32]) -> pa.ListArray:
-    """Matrix [N, E] as a list<float32> column."""
-    offsets = np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors.ravel()))

@@ -73,7 +73,7 @@ def main() -> None:
             key, _, price, tags, _ = rng.choice(catalogue)
             likes = str(tags).startswith(favourite[visitor])
             opened = rng.random() < chance(1.0 * likes + 0.6 * (page == "search") - 1.0)
-            action = "save" if rng.random() < (0.4 if opened else 0.02) else ""
+            action = "save" if rng.random() < (0.4 if opened else 0.02) else "none"
             cards.append((impression, visitor, key, page, round(shown.timestamp() * 1000), int(opened), action))
             if opened and rng.random() < chance(0.5 + likes - float(str(price)) / 30):
                 ordered = (shown + timedelta(hours=rng.expovariate(1 / 12))).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,129 @@
+"""How a retrieval model ranks the corpus, which popularity prior suits it, and its figures on the test days.
+
+Every model gets the same popularity prior; its weight and its days are chosen on the validation days.
+Dims: S seeds, U users, P Pins, E width of a vector.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trainers.data.retrieval_data import RetrievalPeriod
+from trainers.metrics import bootstrap_mean, ndcg_at_k, recall_at_k
+from trainers.report.schema import Interval, RetrievalRow
+from trainers.retrieval.train import top_pins_by_bias
+
+logger = logging.getLogger(__name__)
+
+K = 20
+POPULARITY_DAYS = (1, 7)
+
+Vectors = npt.NDArray[np.float32]
+Values = npt.NDArray[np.float64]
+Represent = Callable[[RetrievalPeriod], tuple[Vectors, Vectors]]
+"""Query vectors [U, E] and candidate vectors [P, E] of a period, already divided by the temperature."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prior:
+    """Popularity added to a model's scores."""
+
+    days: int
+    """Days of engagements that it is counted from."""
+    weight: float
+    """Weight of its logarithm."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """What a retrieval model found for each user of the test days."""
+
+    model: str
+    recall: Values
+    """Recall@20 of each seed's model [S, U]; one row where nothing is trained."""
+    ndcg: Values
+    """The same of nDCG@20."""
+
+
+def priors(weights: Sequence[float]) -> list[Prior]:
+    """The priors that are tried; without weight, days make no difference."""
+    tried = [Prior(days=days, weight=weight) for weight in weights for days in POPULARITY_DAYS]
+    return [prior for prior in tried if prior.weight or prior.days == POPULARITY_DAYS[0]]
+
+
+def best_prior(validation: RetrievalPeriod, represent: Represent, weights: Sequence[float]) -> tuple[Prior, float]:
+    """The prior with the best recall on the validation days, and that recall; the first of equals.
+
+    Without a user in those days nothing speaks for any: the first prior is taken, at a recall of 0.
+    """
+    tried = priors(weights)
+    if len(validation.user_ids) == 0:
+        logger.warning("prior_not_chosen reason=no_engaged_user_in_validation taken=%s", tried[0])
+        return tried[0], 0.0
+    recalls = [_recall(validation, ranked).mean() for ranked in _ranked(validation, represent, tried)]
+    best = int(np.argmax(recalls))
+    return tried[best], float(recalls[best])
+
+
+def judged(test: RetrievalPeriod, model: str, represents: Sequence[Represent], prior: Prior) -> Figures:
+    """Figures on the test days of one model, trained with one or more seeds."""
+    ranked = [_ranked(test, represent, [prior])[0] for represent in represents]
+    return Figures(
+        model=model,
+        recall=np.stack([_recall(test, each) for each in ranked]),
+        ndcg=np.stack([ndcg_at_k(each, test.relevant, each.shape[1]) for each in ranked]),
+    )
+
+
+def retrieval_rows(figures: Sequence[Figures], base: Figures, *, samples: int, seed: int) -> list[RetrievalRow]:
+    """Rows of the report: each model's figures, and how they differ from the base model's on the same users.
+
+    A user's value is the mean over the seeds. Intervals are 95 %, by a bootstrap over users; that of a difference is
+    paired, both models judged on the same resampled users.
+    """
+    return [_row(each, None if each is base else base, samples, seed) for each in figures]
+
+
+def _row(figures: Figures, base: Figures | None, samples: int, seed: int) -> RetrievalRow:
+    recall, recall_ci95 = _mean(figures.recall.mean(axis=0), samples, seed)
+    ndcg, ndcg_ci95 = _mean(figures.ndcg.mean(axis=0), samples, seed)
+    row = RetrievalRow(
+        model=figures.model,
+        recall_at_20=recall,
+        ndcg_at_20=ndcg,
+        ci95=recall_ci95,
+        ndcg_ci95=ndcg_ci95,
+        n_users=figures.recall.shape[1],
+        recall_by_seed=tuple(figures.recall.mean(axis=1).tolist()) if len(figures.recall) > 1 else (),
+    )
+    if base is None:
+        return row
+    recall_gain, recall_gain_ci95 = _difference(figures.recall, base.recall, samples, seed)
+    ndcg_gain, ndcg_gain_ci95 = _difference(figures.ndcg, base.ndcg, samples, seed)
+    gains = {"recall_gain": recall_gain, "recall_gain_ci95": recall_gain_ci95}
+    return row.model_copy(update=gains | {"ndcg_gain": ndcg_gain, "ndcg_gain_ci95": ndcg_gain_ci95})
+
+
+def _mean(values: Values, samples: int, seed: int) -> tuple[float, Interval]:
+    mean, low, high = bootstrap_mean(values, samples, seed)
+    return mean, (low, high)
+
+
+def _difference(values: Values, base: Values, samples: int, seed: int) -> tuple[float, Interval]:
+    return _mean(values.mean(axis=0) - base.mean(axis=0), samples, seed)
+
+
+def _ranked(period: RetrievalPeriod, represent: Represent, tried: Sequence[Prior]) -> npt.NDArray[np.int64]:
+    """Positions of the first Pins of each user under each prior."""
+    queries, candidates = represent(period)
+    biases = np.stack([np.float32(prior.weight) * period.log_popularity[prior.days] for prior in tried])
+    return top_pins_by_bias(queries, candidates, biases, period.seen, min(K, len(period.pin_ids)))
+
+
+def _recall(period: RetrievalPeriod, ranked: npt.NDArray[np.int64]) -> Values:
+    return recall_at_k(ranked, period.relevant, ranked.shape[1])
