@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from tests.imports import ROOT, Import, imports_of, third_party
 
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "feature_repo": (),
+    "feature_repo": ("milvus",),
     "trainers": ("train", "serve"),
     "serving": ("serve",),
     "tests": ("train", "serve", "milvus", "dev"),
@@ -59,6 +59,11 @@ def undeclared(found: list[Import], *extras: str) -> list[str]:
 @pytest.mark.parametrize("package", list(EXTRAS))
 def test_package_imports_only_what_its_extras_declare(package: str) -> None:
     assert undeclared(imports_of(package), *EXTRAS[package]) == []
+
+
+def test_feature_repo_needs_milvus_for_the_milvus_store_alone() -> None:
+    found = [each for each in imports_of("feature_repo") if "/milvus_" not in each.file]
+    assert undeclared(found) == []
 
 
 def test_command_line_starts_with_the_base_install() -> None:

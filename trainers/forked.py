@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -144,12 +144,13 @@ def _work(function: Callable[[Any, Progress], Any], item: Any, pipe: Connection)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_up_torch(1)
     try:
-        pipe.send(("result", function(item, _PipedProgress(pipe))))
-    except BrokenPipeError:
-        return
+        message = "result", function(item, _PipedProgress(pipe))
     except Exception as error:
         error.add_note(f"in a worker process:\n{traceback.format_exc()}")
-        pipe.send(("error", error))
+        message = "error", error
+    # A caller that is gone wants no answer.
+    with suppress(BrokenPipeError):
+        pipe.send(message)
 
 
 class _PipedProgress:

@@ -2,12 +2,12 @@
 
 Feature columns never enter the join: it answers with references to rows, and the rows are read afterwards. A row
 matches when its event_timestamp lies in the closed window [t - TTL, t]; the newest wins, ties go to the newest
-created_timestamp. Times are compared at microseconds, a feature's rounded up and an entity row's down, so a value
-is never used before its time.
+created_timestamp.
 """
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,10 +21,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo.stores.snapshots import REFERENCE_SHIFT, References, Snapshots
+from feature_repo.stores.offline_gather import NO_MATCH
+from feature_repo.stores.offline_keys import check_keys, comparable
+from feature_repo.stores.offline_scan import NEVER, key_types, reading, scan
+from feature_repo.stores.snapshots import References, Snapshots
 
-NO_MATCH = -1
-"""Reference of an entity row that nothing matches."""
+
+class EngineMemoryError(MemoryError):
+    """DuckDB may not use as much memory as a query needs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,19 +40,57 @@ class Engine:
     threads: int | None = None
     temp_directory: Path | None = None
     """Where DuckDB spills; the system's folder for temporary files when none is given."""
+    max_temp_directory_size: str | None = None
+    """Disk space that it may spill, such as `100GB`; DuckDB's default is 90 % of what is free."""
 
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection of its own, never ibis's shared one, that spills into a folder removed afterwards."""
-        with tempfile.TemporaryDirectory(prefix="headwater-duckdb-", dir=self.temp_directory) as folder:
-            config: dict[str, str | int] = {"temp_directory": folder}
+        """A connection of its own, never ibis's shared one, that spills into a folder removed afterwards.
+
+        Raises:
+            EngineMemoryError: A query needs more memory than the limit, and cannot spill it.
+            OSError: There is no room to spill.
+        """
+        with self.temporary_folder() as folder, self._explained(folder):
+            config: dict[str, str | int] = {"temp_directory": str(folder)}
             if self.memory_limit is not None:
                 config["memory_limit"] = self.memory_limit
             if self.threads is not None:
                 config["threads"] = self.threads
+            if self.max_temp_directory_size is not None:
+                config["max_temp_directory_size"] = self.max_temp_directory_size
             with duckdb.connect(":memory:", config=config) as connection:
                 connection.execute("SET TimeZone = 'UTC'")
                 yield connection
+
+    @contextmanager
+    def temporary_folder(self) -> Iterator[Path]:
+        """A folder that is removed afterwards.
+
+        Raises:
+            OSError: `temp_directory` cannot be written.
+        """
+        with tempfile.TemporaryDirectory(prefix="headwater-duckdb-", dir=self.temp_directory) as folder:
+            yield Path(folder)
+
+    @contextmanager
+    def _explained(self, folder: Path) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.OutOfMemoryException as error:
+            raise EngineMemoryError(
+                f"offline_store.memory_limit must hold the keys and times of a query (got {self.memory_limit}, "
+                f"temp_directory {folder.parent}: {_first_line(error)}); raise memory_limit or "
+                f"max_temp_directory_size, lower threads, or free disk space"
+            ) from error
+        except duckdb.IOException as error:
+            if "space" not in str(error).lower() and str(folder) not in str(error):
+                raise
+            raise OSError(
+                errno.ENOSPC,
+                f"temp_directory must have room for what DuckDB spills ({_first_line(error)}); free some, or move it",
+                str(folder.parent),
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +106,110 @@ class AsofQuery:
     """Whether rows written after the entity row's time are left out too."""
 
 
+class Matcher:
+    """Answers, for block after block of entity rows, which feature row each sees.
+
+    Keys, times and references of the rows in the window are held in a table of the connection, which may spill; of
+    rows that tie only the one that wins.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        query: AsofQuery,
+        name: str,
+        window: tuple[int, int],
+        only_keys_of: pa.Table | None = None,
+    ) -> None:
+        """Read the narrow columns.
+
+        Args:
+            name: Of the table in the connection.
+            window: First and last time of all entity rows, Unix microseconds.
+            only_keys_of: Entity rows whose keys alone will be asked for; every key when none.
+
+        Raises:
+            SnapshotError: A file is damaged or lacks a key or a time.
+        """
+        self._connection, self._query, self._name = connection, query, name
+        self._types = key_types(query.snapshots, list(query.keys))
+        oldest = None if not query.ttl else window[0] - _microseconds(query.ttl)
+        found = scan(connection, query.snapshots, list(query.keys), oldest, window[1])
+        if only_keys_of is not None and query.keys:
+            connection.register("wanted_keys", self._keys(only_keys_of))
+            found = f"SELECT f.* FROM ({found}) f SEMI JOIN wanted_keys s ON {self._same_keys('f', 's')}"
+        build = self._known_at_the_time if query.known_at_the_time else self._newest_of_ties
+        with reading(query.snapshots, list(query.keys)):
+            connection.execute(f"CREATE TEMP TABLE {name} AS {build(found)}")
+
+    def match(self, rows: pa.Table, times: References) -> References:
+        """Reference of the feature row that each entity row sees, or `NO_MATCH`.
+
+        Args:
+            rows: Entity rows with the columns named in `AsofQuery.keys`.
+            times: Their times, Unix microseconds.
+
+        Raises:
+            ValueError: Keys have another type than in the files.
+        """
+        found = np.full(len(times), NO_MATCH, np.int64)
+        if not len(times):
+            return found
+        keys = self._keys(rows)
+        spine = pa.table({"r": np.arange(len(times)), "at": times, **dict(zip(keys.column_names, keys, strict=True))})
+        self._connection.register("spine", spine)
+        matched = self._connection.sql(self._asof()).to_arrow_table()
+        self._connection.unregister("spine")
+        found[np.asarray(matched["r"])] = np.asarray(matched["reference"])
+        return found
+
+    def _keys(self, rows: pa.Table) -> pa.Table:
+        columns = {}
+        for i, (name, column) in enumerate(self._query.keys.items()):
+            check_keys(rows.schema.field(column), self._types[name], self._query.snapshots.label)
+            columns[f"k{i}"] = comparable(rows[column], column, self._types[name])
+        return pa.table(columns)
+
+    def _same_keys(self, left: str, right: str) -> str:
+        return " AND ".join(f"{left}.k{i} = {right}.k{i}" for i in range(len(self._query.keys)))
+
+    def _groups(self) -> list[str]:
+        return [f"k{i}" for i in range(len(self._query.keys))]
+
+    def _newest_of_ties(self, found: str) -> str:
+        # Newest created, then highest reference, as one 128-bit number: three times as fast as comparing rows.
+        groups = ", ".join([*self._groups(), "t"])
+        newest = f"max(created::HUGEINT * {2**63} + reference)"
+        return f"""
+            SELECT {groups}, t AS known, ({newest} & {2**63 - 1})::BIGINT AS reference
+            FROM ({found}) GROUP BY {groups}
+        """
+
+    def _known_at_the_time(self, found: str) -> str:
+        """Rows by the moment `known` at which they can be used and are written, each with the best row known by then.
+
+        A row that is newer stays newer, so the best of the rows known at a time is a running maximum, and one `ASOF`
+        over that moment finds it: two inequalities on rows would grow with the versions of a key.
+        """
+        keys = self._groups()
+        over = f"PARTITION BY {', '.join(keys)}" if keys else ""
+        return f"""
+            WITH written AS (SELECT *, greatest(t, created) AS known FROM ({found}) WHERE created <> {NEVER}),
+            ranked AS (SELECT *, row_number() OVER (ORDER BY t, created, reference) AS rank FROM written),
+            best AS (
+                SELECT {", ".join([*keys, "known"])}, max(rank) OVER ({over} ORDER BY known) AS rank FROM ranked
+            ),
+            final AS (SELECT {", ".join([*keys, "known"])}, max(rank) AS rank FROM best GROUP BY ALL)
+            SELECT {", ".join(f"f.{name}" for name in [*keys, "known"])}, r.t, r.reference
+            FROM final f JOIN ranked r USING (rank)
+        """
+
+    def _asof(self) -> str:
+        same = " AND ".join(filter(None, [self._same_keys("s", "c"), "s.at >= c.known"]))
+        fresh = f"WHERE s.at - c.t <= {_microseconds(self._query.ttl)}" if self._query.ttl else ""
+        return f"SELECT s.r, c.reference FROM spine s ASOF JOIN {self._name} c ON {same} {fresh}"
+
+
 def microseconds(moments: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Unix time of each moment in whole microseconds, rounded down."""
     if moments.type.unit == "ns":
@@ -71,42 +217,31 @@ def microseconds(moments: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return np.asarray(moments.cast(pa.timestamp("us", tz=moments.type.tz), safe=False).cast(pa.int64()))
 
 
-def match(connection: duckdb.DuckDBPyConnection, query: AsofQuery, rows: pa.Table, times: References) -> References:
-    """Reference of the feature row that each entity row sees, or `NO_MATCH`.
-
-    Args:
-        rows: Entity rows with the columns named in `query.keys`.
-        times: Their times, Unix microseconds.
-    """
-    found = np.full(len(times), NO_MATCH, np.int64)
-    if not len(times):
-        return found
-    connection.register("spine", _spine(query, rows, times))
-    oldest = None if not query.ttl else int(times.min()) - _microseconds(query.ttl)
-    candidates = _candidates(connection, query.snapshots, list(query.keys), oldest, int(times.max()))
-    sql = _known_at_the_time(query, candidates) if query.known_at_the_time else _asof(query, candidates)
-    matched = connection.sql(sql).to_arrow_table()
-    found[np.asarray(matched["r"])] = np.asarray(matched["reference"])
-    return found
-
-
 def latest(
     connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, keys: list[str], start: datetime, end: datetime
 ) -> References:
     """Sorted references of each key's newest row in [start, end]; ties go to the newest created_timestamp."""
-    scan = _scan(connection, snapshots, keys, _unix(start), _unix(end))
+    found = scan(connection, snapshots, keys, unix_microseconds(start), unix_microseconds(end))
     groups = ", ".join(f"k{i}" for i in range(len(keys)))
     grouping = f"GROUP BY {groups}" if groups else ""
-    sql = f"SELECT arg_max(reference, ROW(t, created, reference)) AS reference FROM ({scan}) {grouping}"
-    return _sorted_references(connection, f"SELECT reference FROM ({sql}) WHERE reference IS NOT NULL")
+    sql = f"SELECT arg_max(reference, ROW(t, created, reference)) AS reference FROM ({found}) {grouping}"
+    with reading(snapshots, keys):
+        return _sorted_references(connection, f"SELECT reference FROM ({sql}) WHERE reference IS NOT NULL")
 
 
 def all_between(
     connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, start: datetime | None, end: datetime | None
 ) -> References:
     """Sorted references of every row in [start, end]; an open end when a bound is none."""
-    bounds = [None if bound is None else _unix(bound) for bound in (start, end)]
-    return _sorted_references(connection, f"SELECT reference FROM ({_scan(connection, snapshots, [], *bounds)})")
+    bounds = [None if bound is None else unix_microseconds(bound) for bound in (start, end)]
+    found = scan(connection, snapshots, [], *bounds)
+    with reading(snapshots, []):
+        return _sorted_references(connection, f"SELECT reference FROM ({found})")
+
+
+def unix_microseconds(moment: datetime) -> int:
+    """Unix time of a moment; a naive one is UTC."""
+    return (moment - datetime.fromtimestamp(0, tz=moment.tzinfo)) // timedelta(microseconds=1)
 
 
 def _sorted_references(connection: duckdb.DuckDBPyConnection, sql: str) -> References:
@@ -114,115 +249,9 @@ def _sorted_references(connection: duckdb.DuckDBPyConnection, sql: str) -> Refer
     return np.asarray(column, dtype=np.int64)
 
 
-def _spine(query: AsofQuery, rows: pa.Table, times: References) -> pa.Table:
-    columns = {f"k{i}": _whole_numbers(rows[name], name) for i, name in enumerate(query.keys.values())}
-    return pa.table({"r": np.arange(len(times)), "at": times, **columns})
-
-
-def _whole_numbers(keys: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Keys as int64 where pandas made floats of them, as it does when one is missing: floats merge large keys."""
-    if not pa.types.is_floating(keys.type):
-        return keys
-    try:
-        return keys.cast(pa.int64())
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"join key {name} must hold whole numbers (got {keys.type}: {error})") from error
-
-
-def _candidates(
-    connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, keys: list[str], oldest: int | None, newest: int
-) -> str:
-    """Rows of the window whose keys the entity rows ask for."""
-    scan = _scan(connection, snapshots, keys, oldest, newest)
-    if not keys:
-        return scan
-    same = " AND ".join(f"f.k{i} = s.k{i}" for i in range(len(keys)))
-    return f"SELECT f.* FROM ({scan}) f SEMI JOIN spine s ON {same}"
-
-
-def _asof(query: AsofQuery, candidates: str) -> str:
-    names = [f"k{i}" for i in range(len(query.keys))]
-    groups = ", ".join([*names, "t"])
-    same = " AND ".join([*(f"s.{name} = c.{name}" for name in names), "s.at >= c.t"])
-    fresh = f"WHERE s.at - c.t <= {_microseconds(query.ttl)}" if query.ttl else ""
-    # Newest created, then highest reference, as one 128-bit number: three times as fast as comparing rows.
-    return f"""
-        WITH candidate AS (
-            SELECT {groups}, max(created::HUGEINT * {2**63} + reference) AS newest FROM ({candidates}) GROUP BY {groups}
-        )
-        SELECT s.r, (c.newest & {2**63 - 1})::BIGINT AS reference
-        FROM spine s ASOF JOIN candidate c ON {same} {fresh}
-    """
-
-
-def _known_at_the_time(query: AsofQuery, candidates: str) -> str:
-    """Two inequalities, which `ASOF` cannot express; rare, so a plain join over the narrow columns."""
-    same = [f"s.k{i} = c.k{i}" for i in range(len(query.keys))]
-    conditions = [*same, "c.t <= s.at", f"c.created BETWEEN {_NEVER} + 1 AND s.at"]
-    if query.ttl:
-        conditions.append(f"s.at - c.t <= {_microseconds(query.ttl)}")
-    return f"""
-        SELECT s.r, arg_max(c.reference, ROW(c.t, c.created, c.reference)) AS reference
-        FROM spine s JOIN ({candidates}) c ON {" AND ".join(conditions)} GROUP BY s.r
-    """
-
-
-def _scan(
-    connection: duckdb.DuckDBPyConnection,
-    snapshots: Snapshots,
-    keys: list[str],
-    oldest: int | None,
-    newest: int | None,
-) -> str:
-    """Reference, keys `k0`…, time `t` and `created` of the rows between two Unix times."""
-    files = ", ".join(_literal(str(path)) for path in snapshots.files)
-    source = f"read_parquet([{files}], hive_partitioning = false)"
-    types = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
-    wanted = [snapshots.timestamp_field, *keys, *filter(None, [snapshots.created_field])]
-    absent = [name for name in wanted if name not in types]
-    if absent:
-        raise ValueError(f"{snapshots.label} must have columns {wanted} in its files (lacks {absent})")
-    event = _identifier(snapshots.timestamp_field)
-    created = snapshots.created_field
-    columns = [
-        f"(file_index::BIGINT << {REFERENCE_SHIFT}) | file_row_number AS reference",
-        *(f"{_identifier(name)} AS k{i}" for i, name in enumerate(keys)),
-        f"{_time(event, types[snapshots.timestamp_field])} AS t",
-        f"{f'coalesce({_time(_identifier(created), types[created])}, {_NEVER})' if created else _NEVER} AS created",
-    ]
-    bounds = [f"{event} IS NOT NULL"]
-    if types[snapshots.timestamp_field] == "TIMESTAMP WITH TIME ZONE":
-        # On the raw column, so that files and row groups outside the window are not read.
-        bounds += [f"{event} >= make_timestamptz({oldest})"] if oldest is not None else []
-        bounds += [f"{event} <= make_timestamptz({newest})"] if newest is not None else []
-    outer = [f"t >= {oldest}"] if oldest is not None else []
-    outer += [f"t <= {newest}"] if newest is not None else []
-    scan = f"SELECT {', '.join(columns)} FROM {source} WHERE {' AND '.join(bounds)}"
-    return f"SELECT * FROM ({scan}) WHERE {' AND '.join(outer)}" if outer else scan
-
-
-_NEVER = "(-9223372036854775808)::BIGINT"
-
-
-def _time(column: str, kind: str) -> str:
-    """Unix microseconds of a timestamp column of any unit, rounded up; a naive one is UTC, as everywhere in Feast."""
-    if kind in ("TIMESTAMPTZ_NS", "TIMESTAMP_NS"):
-        nanoseconds = f"epoch_ns({column})"
-        return f"({nanoseconds} // 1000 + CASE WHEN {nanoseconds} % 1000 > 0 THEN 1 ELSE 0 END)"
-    return f"epoch_us({column})"
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def _microseconds(span: timedelta) -> int:
     return span // timedelta(microseconds=1)
-
-
-def _unix(moment: datetime) -> int:
-    return (moment - datetime.fromtimestamp(0, tz=moment.tzinfo)) // timedelta(microseconds=1)

@@ -2,103 +2,62 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from feast import FileSource
 from feast.data_source import DataSource
-from feast.errors import SavedDatasetLocationAlreadyExists
+from feast.feature_logging import LOG_DATE_FIELD, LoggingConfig, LoggingSource
 from feast.feature_view import FeatureView
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
-from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+from feast.infra.offline_stores.offline_store import RetrievalMetadata
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import RepoConfig
-from feast.saved_dataset import SavedDatasetStorage
-from feast.types import from_feast_to_pyarrow_type
-from pydantic import StrictInt, StrictStr
+from pydantic import AfterValidator, Field, StrictInt, StrictStr
 
-from feature_repo.stores.asof_join import NO_MATCH, AsofQuery, Engine, all_between, latest, match
-from feature_repo.stores.entity_rows import EntityRows, read_entity_rows
-from feature_repo.stores.snapshots import (
-    References,
-    Snapshots,
-    append_file,
-    find_files,
-    source_path,
-    take_rows,
-    write_file,
-)
+from feature_repo.stores.asof_join import Engine
+from feature_repo.stores.entity_rows import EntityFrame, read_entity_rows
+from feature_repo.stores.offline_job import AsofRetrievalJob
+from feature_repo.stores.offline_join import Join
+from feature_repo.stores.offline_logs import write_logs
+from feature_repo.stores.offline_pull import Pull
+from feature_repo.stores.offline_views import required_columns, view_join
+from feature_repo.stores.offline_write import append_rows
+from feature_repo.stores.snapshots import Snapshots, find_files, local_source, partition_root, source_path
+
+_MEGABYTE = 1 << 20
+
+
+def _checked_size(text: str) -> str:
+    if not re.fullmatch(r"\d+(\.\d+)?\s*(B|[KMGT]i?B|%)", text.strip(), re.IGNORECASE):
+        raise ValueError(f"must be a size such as 512MB, 4GB or 1.5GiB (got {text!r})")
+    return text
+
+
+Size = Annotated[StrictStr, AfterValidator(_checked_size)]
 
 
 class AsofOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]
     """`offline_store` section of feature_store.yaml."""
 
     type: StrictStr = "feature_repo.stores.asof_offline.AsofOfflineStore"
-    memory_limit: StrictStr | None = None
-    """Memory that DuckDB may use, such as `4GB`."""
-    threads: StrictInt | None = None
-    """Threads that DuckDB may use."""
+    memory_limit: Size | None = None
+    """Memory that DuckDB may use for keys and times, such as `4GB`; its default is 80 % of the machine."""
+    threads: Annotated[StrictInt, Field(ge=1)] | None = None
+    """Threads that DuckDB may use; its default is one per core."""
     temp_directory: StrictStr | None = None
-    """Where DuckDB spills."""
-
-
-class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
-    """A query that runs when its result is asked for; Feast adds on-demand transformations to it."""
-
-    def __init__(
-        self,
-        query: Callable[[], pa.Table],
-        config: RepoConfig,
-        full_feature_names: bool = False,
-        on_demand_feature_views: Sequence[OnDemandFeatureView] = (),
-        metadata: RetrievalMetadata | None = None,
-    ) -> None:
-        self._query = query
-        self._config = config
-        self._full_feature_names = full_feature_names
-        self._on_demand_feature_views = list(on_demand_feature_views)
-        self._metadata = metadata
-
-    @property
-    def full_feature_names(self) -> bool:
-        """Whether columns are named `view__feature`."""
-        return self._full_feature_names
-
-    @property
-    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        """Views that Feast computes from the result."""
-        return self._on_demand_feature_views
-
-    @property
-    def metadata(self) -> RetrievalMetadata | None:
-        """Feature references, keys and time range of the entity rows."""
-        return self._metadata
-
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002
-        return self._query()
-
-    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:  # noqa: ARG002
-        frame: pd.DataFrame = self._query().to_pandas()
-        return frame
-
-    def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
-        """Write the result, on-demand features included, as the one file of a saved dataset.
-
-        Raises:
-            SavedDatasetLocationAlreadyExists: There is one, and `allow_overwrite` is false.
-        """
-        path = source_path(storage.to_data_source(), _repo(self._config))
-        if path.exists() and not allow_overwrite:
-            raise SavedDatasetLocationAlreadyExists(location=str(path))
-        write_file(path, self.to_arrow(timeout=timeout))
+    """Folder where DuckDB spills, relative to the feature repo; the system's when none is given."""
+    max_temp_directory_size: Size | None = None
+    """Disk space that DuckDB may spill; its default is 90 % of what is free."""
+    block_mb: Annotated[StrictInt, Field(ge=1, le=4096)] = 128
+    """Memory of the features of one block of a stream, in MiB; two or three blocks are alive at a time."""
+    cache_mb: Annotated[StrictInt, Field(ge=0)] = 512
+    """Memory for decoded features that one block of a stream leaves for the next, in MiB."""
 
 
 class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
@@ -109,30 +68,36 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         config: RepoConfig,
         feature_views: list[FeatureView],
         feature_refs: list[str],
-        entity_df: pd.DataFrame | str | None,
+        entity_df: EntityFrame | None,
         registry: BaseRegistry,
         project: str,
         full_feature_names: bool = False,
         filter_by_created_timestamp: bool = False,
         **bounds: Any,
-    ) -> RetrievalJob:
+    ) -> AsofRetrievalJob:
         """Entity rows in their order, each with the features that could be used at its time.
 
+        Args:
+            entity_df: pandas or Arrow table, a query that DuckDB runs, or a path of parquet files.
+            filter_by_created_timestamp: Whether rows written after the entity row's time are left out too.
+
         Raises:
-            ValueError: The entity rows have naive times, null times or no join key of a view.
+            ValueError: The entity rows have naive times, null times, no join key of a view or one of another type.
             MissingSnapshotsError: A view has no snapshot yet.
+            SnapshotError: A file is damaged or lacks a key or a time.
         """
         if entity_df is None:
             raise ValueError(f"entity_df must be given (got none, with {bounds}); this store joins entity rows only")
-        engine = _engine(config)
+        engine, repo = _engine(config), _repo(config)
         rows = read_entity_rows(entity_df, engine)
-        plans = [
-            _plan(config, view, feature_refs, rows, full_feature_names, filter_by_created_timestamp)
+        views = [
+            view_join(view, feature_refs, rows, repo, full_feature_names, filter_by_created_timestamp)
             for view in feature_views
         ]
         return AsofRetrievalJob(
-            lambda: _join(engine, plans, rows),
-            config,
+            Join(engine=engine, rows=rows, views=views, cache_bytes=config.offline_store.cache_mb * _MEGABYTE),
+            repo,
+            config.offline_store.block_mb * _MEGABYTE,
             full_feature_names,
             OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
             RetrievalMetadata(feature_refs, rows.other_columns(), *rows.range()),
@@ -151,14 +116,32 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         table: pa.Table,
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Add rows to a view as one more file of its folder, whole or not at all.
+        """Add rows to a view, whole or not at all: as one more file of its folder, or by rewriting its one file.
 
         Raises:
-            ValueError: The source is no local folder, or the rows lack a column.
+            ValueError: The source is no local folder or file, or columns, types or values are not those of the source.
+            OSError: The disk is full or the folder cannot be written; nothing was added.
         """
-        append_file(feature_view.batch_source, _repo(config), table, feature_view.name)
+        source = local_source(feature_view.batch_source, f"feature view {feature_view.name}")
+        append_rows(source, _repo(config), table, feature_view.name, required_columns(feature_view))
         if progress:
             progress(table.num_rows)
+
+    @staticmethod
+    def write_logged_features(
+        config: RepoConfig,
+        data: pa.Table | Path,
+        source: LoggingSource,  # noqa: ARG004
+        logging_config: LoggingConfig,
+        registry: BaseRegistry,  # noqa: ARG004
+    ) -> None:
+        """Add logs to the folder of their destination, each file in one step.
+
+        Raises:
+            ValueError: The destination is no local folder.
+            OSError: The disk is full or the folder cannot be written; nothing was added.
+        """
+        write_logs(data, logging_config, _repo(config))
 
     @staticmethod
     def pull_latest_from_table_or_query(
@@ -170,17 +153,16 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         created_timestamp_column: str | None,
         start_date: datetime,
         end_date: datetime,
-    ) -> RetrievalJob:
-        """Each entity's newest row in [start, end]; ties go to the newest created_timestamp."""
-        engine = _engine(config)
+    ) -> AsofRetrievalJob:
+        """Each entity's newest row in [start, end], in the order of the files; ties go to the newest created_timestamp.
 
-        def query() -> pa.Table:
-            snapshots = _snapshots(config, data_source, timestamp_field, created_timestamp_column)
-            with engine.connect() as connection:
-                chosen = latest(connection, snapshots, join_key_columns, start_date, end_date)
-            return _source_rows(snapshots, chosen, [*join_key_columns, *feature_name_columns])
-
-        return AsofRetrievalJob(query, config)
+        Raises:
+            ValueError: The source is not a local parquet `FileSource`.
+            MissingSnapshotsError: It has no snapshot yet.
+        """
+        names = [*join_key_columns, *feature_name_columns]
+        snapshots = _snapshots(config, data_source, timestamp_field, created_timestamp_column)
+        return _pull_job(config, snapshots, names, start_date, end_date, join_key_columns)
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -192,95 +174,43 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         created_timestamp_column: str | None = None,
         start_date: datetime | None = None,
         end_date: datetime | None = None,
-    ) -> RetrievalJob:
-        """Every row in [start, end]."""
-        engine = _engine(config)
+    ) -> AsofRetrievalJob:
+        """Every row in [start, end], in the order of the files.
 
-        def query() -> pa.Table:
-            snapshots = _snapshots(config, data_source, timestamp_field, created_timestamp_column)
-            with engine.connect() as connection:
-                chosen = all_between(connection, snapshots, start_date, end_date)
-            return _source_rows(snapshots, chosen, [*join_key_columns, *feature_name_columns])
-
-        return AsofRetrievalJob(query, config)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Plan:
-    query: AsofQuery
-    columns: dict[str, pa.Field]
-    """Column in the files to the field of the result."""
+        Raises:
+            ValueError: The source is not a local parquet `FileSource`.
+            MissingSnapshotsError: It has no snapshot yet.
+        """
+        names = [*join_key_columns, *feature_name_columns]
+        snapshots = _snapshots(config, data_source, timestamp_field, created_timestamp_column)
+        return _pull_job(config, snapshots, names, start_date, end_date, None)
 
 
-def _plan(
+def _pull_job(
     config: RepoConfig,
-    view: FeatureView,
-    feature_refs: Sequence[str],
-    rows: EntityRows,
-    full_feature_names: bool,
-    known_at_the_time: bool,
-) -> _Plan:
-    in_file = {feature: column for column, feature in view.batch_source.field_mapping.items()}
-    keys = view.projection.join_key_map or {key.name: key.name for key in view.entity_columns}
-    rows.require(list(keys.values()), view.name)
-    prefix = f"{view.projection.name_to_use()}:"
-    wanted = [reference.removeprefix(prefix) for reference in feature_refs if reference.startswith(prefix)]
-    types = {field.name: from_feast_to_pyarrow_type(field.dtype) for field in view.features}
-    shown = view.projection.name_alias or view.name
-    columns = {
-        in_file.get(name, name): pa.field(f"{shown}__{name}" if full_feature_names else name, types[name])
-        for name in wanted
-    }
-    label = f"feature view {view.name}"
-    snapshots = Snapshots(
-        label=label,
-        files=find_files(view.batch_source, _repo(config), label),
-        timestamp_field=view.batch_source.timestamp_field,
-        created_field=view.batch_source.created_timestamp_column,
-    )
-    query = AsofQuery(
-        snapshots=snapshots,
-        keys={in_file.get(key, key): column for key, column in keys.items()},
-        ttl=view.ttl,
-        known_at_the_time=known_at_the_time and bool(snapshots.created_field),
-    )
-    return _Plan(query=query, columns=columns)
-
-
-def _join(engine: Engine, plans: Sequence[_Plan], rows: EntityRows) -> pa.Table:
-    with engine.connect() as connection:
-        matches = [match(connection, plan.query, rows.table, rows.times) for plan in plans]
-    result = rows.table
-    for plan, matched in zip(plans, matches, strict=True):
-        features = _gather(plan, matched)
-        for field in features.schema:
-            result = result.append_column(field, features[field.name])
-    return result
-
-
-def _gather(plan: _Plan, matched: References) -> pa.Table:
-    """Features of the matched rows, each read once however many entity rows see it; null where nothing matched."""
-    references, position = np.unique(matched, return_inverse=True)
-    num_unmatched = int(np.count_nonzero(references == NO_MATCH))
-    found = take_rows(plan.query.snapshots, references[num_unmatched:], plan.columns)
-    indices = pa.array(position - num_unmatched, mask=matched == NO_MATCH)
-    return found.take(indices)
-
-
-def _source_rows(snapshots: Snapshots, chosen: References, names: Sequence[str]) -> pa.Table:
-    """Rows as they are in the files, with their timestamps in microseconds."""
-    moment = pa.timestamp("us", tz="UTC")
-    schema = pq.read_schema(snapshots.files[-1])
-    times = [name for name in (snapshots.timestamp_field, snapshots.created_field) if name]
-    columns = {name: pa.field(name, schema.field(name).type) for name in names}
-    columns |= {name: pa.field(name, moment) for name in times}
-    return take_rows(snapshots, chosen, columns)
+    snapshots: Snapshots,
+    names: Sequence[str],
+    start: datetime | None,
+    end: datetime | None,
+    keys: Sequence[str] | None,
+) -> AsofRetrievalJob:
+    # Logs are partitioned by their date, which is no feature.
+    names = [name for name in dict.fromkeys(names) if name != LOG_DATE_FIELD]
+    pull = Pull(engine=_engine(config), snapshots=snapshots, names=names, start=start, end=end, keys=keys)
+    return AsofRetrievalJob(pull, _repo(config), config.offline_store.block_mb * _MEGABYTE)
 
 
 def _engine(config: RepoConfig) -> Engine:
     options = config.offline_store
     folder = None if options.temp_directory is None else _repo(config) / options.temp_directory
-    return Engine(memory_limit=options.memory_limit, threads=options.threads, temp_directory=folder)
+    if folder is not None and not folder.is_dir():
+        raise ValueError(f"offline_store.temp_directory must be a folder (got {folder}); make it, or leave the key out")
+    return Engine(
+        memory_limit=options.memory_limit,
+        threads=options.threads,
+        temp_directory=folder,
+        max_temp_directory_size=options.max_temp_directory_size,
+    )
 
 
 def _repo(config: RepoConfig) -> Path:
@@ -289,5 +219,10 @@ def _repo(config: RepoConfig) -> Path:
 
 def _snapshots(config: RepoConfig, source: DataSource, timestamp_field: str, created_field: str | None) -> Snapshots:
     label = f"source of {source.name.removesuffix('_source')}"
-    files = find_files(source, _repo(config), label)
-    return Snapshots(label=label, files=files, timestamp_field=timestamp_field, created_field=created_field or "")
+    return Snapshots(
+        label=label,
+        files=find_files(source, _repo(config), label),
+        timestamp_field=timestamp_field,
+        created_field=created_field or "",
+        root=partition_root(source_path(local_source(source, label), _repo(config))),
+    )

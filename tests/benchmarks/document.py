@@ -17,6 +17,7 @@ from tests.benchmarks.collect import STEP, TESTS
 from tests.benchmarks.feast_client import FEAST_CLIENT
 from tests.benchmarks.figures import tables
 from tests.benchmarks.figures.results import ResultRow, Results, load
+from tests.benchmarks.figures.store_tables import TITLES, store_sections
 from trainers.report.schema import Report
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,9 @@ def documents(results: Results, readme: str) -> dict[Path, str]:
 
 def benchmarks_text(results: Results) -> str:
     """The text of `docs/benchmarks.md`."""
-    return "\n".join([INTRODUCTION, *_runs(results), *_lift(results), *_client(results), *_tests(results)])
+    return "\n".join(
+        [INTRODUCTION, *_runs(results), *_lift(results), *_client(results), *_stores(results), *_tests(results)]
+    )
 
 
 def _runs(results: Results) -> Iterator[str]:
@@ -91,6 +94,19 @@ def _client(results: Results) -> Iterator[str]:
         yield from (
             f"{tables.attribution(each)}\n" for each in results.lift if each.dataset == rows[0].params["dataset"]
         )
+
+
+def _stores(results: Results) -> Iterator[str]:
+    rows = [row for row in results.rows if row.name in TITLES]
+    if rows:
+        yield "## Stores\n"
+        yield (
+            "Ours, Feast's own parts and the bare clients do the same work in turns, each in a process of its own. "
+            "Figures are medians, or quantiles of all calls; spread is the largest repetition less the smallest. Peaks "
+            "are of the whole process, in which `import feast` takes about 400 MiB. A way that takes too much memory "
+            "or time is stopped; its column says at what.\n"
+        )
+        yield from store_sections(rows)
 
 
 def _tests(results: Results) -> Iterator[str]:

@@ -320,7 +320,7 @@ def test_keys_that_are_no_whole_numbers_are_refused(repo: Path, write: Callable[
 
 
 def test_materialize_without_a_snapshot_names_the_view(repo: Path) -> None:
-    with pytest.raises(MissingSnapshotsError, match="source of user_activity"):
+    with pytest.raises(MissingSnapshotsError, match="user_activity must have a snapshot under"):
         open_store(repo).materialize(hours(0), hours(1), feature_views=["user_activity"])
 
 

@@ -81,7 +81,7 @@ def write_view(repo: Path, view: str, files: list[list[dict[str, Any]]]) -> None
         write_snapshot(repo, view, f"part-{number}", schema, named)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     files=st.fixed_dictionaries({view: FILES for view in VIEWS}),
     rows=ENTITY_ROWS,

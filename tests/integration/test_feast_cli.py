@@ -51,9 +51,9 @@ def test_commands_work_from_inside_and_from_elsewhere(tmp_path: Path) -> None:
     applied, fresh = together(
         lambda: feast("apply", cwd=repo), lambda: feast("-c", "../clone/feature_repo", "apply", cwd=elsewhere)
     )
-    assert "Created feature view pin_embedding_ctr_v1" in applied
-    assert "Created entity user" in fresh
-    assert "feature view" not in fresh
+    assert "Deploying infrastructure for pin_embedding_ctr_v1" in applied
+    assert "Applying changes for project headwater" in fresh
+    assert "Deploying infrastructure" not in fresh
     assert (clone / "data" / "registry.db").is_file()
 
     interval = ("2024-02-28T00:00:00", "2024-03-01T12:00:00")

@@ -130,6 +130,8 @@ def _retrieval() -> tuple[RetrievalRow, ...]:
             ndcg_at_20=0.0999,
             ci95=(0.174, 0.203),
             n_users=2222,
+            recall_gain=0.0444,
+            recall_gain_ci95=(0.03, 0.06),
         ),
     )
 

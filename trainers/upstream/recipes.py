@@ -42,6 +42,8 @@ class UpstreamRecipe:
     """AdamW weight decay."""
     replay: float = 1.0
     """Rows of earlier days trained on again with each day, relative to the day's own."""
+    checkpoint_seconds: float = 20.0
+    """Least time between the checkpoints of a walk: at most what a kill costs, and a day."""
     average_weight: float = 0.8
     """Weight w on the past in the moving average of embeddings."""
     retention_days: int = 90
@@ -75,4 +77,5 @@ def tiny() -> UpstreamRecipe:
         tower_layers=(("masknet", "mlp"),),
         interaction_layers=(("transformer", "mlp"),),
         batch_size=256,
+        checkpoint_seconds=0.0,
     )

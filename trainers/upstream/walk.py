@@ -29,9 +29,6 @@ from trainers.upstream.vector_files import vector_column, write_vectors
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_SECONDS = 20.0
-"""Least time between checkpoints: what a kill may cost, against a tenth of the time spent on writing them."""
-
 Moments = npt.NDArray[np.int64]
 EntityInputs = Callable[[str, datetime], tuple[npt.NDArray[np.int64], Examples]]
 """Keys and encoded inputs of the entities of one kind that are active at a cut-off."""
@@ -104,7 +101,7 @@ def walk(trainer: UpstreamTrainer, data: WalkData, plan: WalkPlan, progress: Pro
             )
             if end >= plan.embed_from:
                 _write_embeddings(trainer, data, plan, end)
-            if end == plan.cutoffs[-1] or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+            if end == plan.cutoffs[-1] or time.monotonic() - saved >= trainer.recipe.checkpoint_seconds:
                 trainer.save(file, {"cutoff": end.isoformat(), "progressive": curve})
                 saved = time.monotonic()
     return curve

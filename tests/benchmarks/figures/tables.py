@@ -9,6 +9,7 @@ from trainers.report.schema import LiftRow, Report, RetrievalRow, SliceRow
 from trainers.report.wording import (
     INPUTS_LABELS,
     find_task,
+    gain_text,
     interval_pct,
     lift_groups,
     signed_pct,
@@ -113,11 +114,20 @@ def lift_text(row: LiftRow) -> str:
 
 
 def retrieval_table(rows: Sequence[RetrievalRow]) -> str:
-    """Recall and nDCG of every retrieval model."""
+    """Recall and nDCG of every retrieval model, with what it gains over the two-tower without embeddings."""
     return table(
-        ("retrieval", "Recall@20 [95 %]", "nDCG@20", "users"),
-        [(row.model, _recall(row), f"{row.ndcg_at_20:.4f}", f"{row.n_users:,}") for row in rows],
-        numbers=3,
+        ("retrieval", "Recall@20 [95 %]", "gain (95 %)", "nDCG@20", "users"),
+        [
+            (
+                row.model,
+                _recall(row),
+                gain_text(row),
+                f"{row.ndcg_at_20:.4f}",
+                f"{row.n_users:,}",
+            )
+            for row in rows
+        ],
+        numbers=4,
     )
 
 
@@ -223,4 +233,6 @@ def _recall_rows(report: Report) -> list[tuple[str, ...]]:
         return []
     popular = next((row for row in report.retrieval if row.model == "popularity"), None)
     figure = "retrieval Recall@20" + (f" (popularity {popular.recall_at_20:.4f})" if popular else "")
-    return [(report.dataset, figure, _recall(without), "", _recall(full), _origin(report))]
+    gain = gain_text(full)
+    with_embeddings = f"{full.recall_at_20:.4f}" + (f", {gain}" if gain else "")
+    return [(report.dataset, figure, f"{without.recall_at_20:.4f}", "", with_embeddings, _origin(report))]

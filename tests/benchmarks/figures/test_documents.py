@@ -85,7 +85,8 @@ def test_step_table_adds_up_seconds_and_takes_the_highest_peak(results: Results)
 def test_benchmarks_show_every_arm_retrieval_and_slice_with_its_interval(results: Results) -> None:
     text = benchmarks_text(results)
     assert "| user + Pin | 0.7155 | 0.6148 | 0.6000 | 0.6174 | 0.0111 | +2.22% [+1.89% to +2.55%] |" in text
-    assert "| two_tower | 0.1444 [0.1300 to 0.1580] | 0.0777 | 2,222 |" in text
+    assert "| two_tower | 0.1444 [0.1300 to 0.1580] |  | 0.0777 | 2,222 |" in text
+    assert "0.1888 [0.1740 to 0.2030] | +0.0444 (+0.0300 to +0.0600) | 0.0999 | 2,222 |" in text
     assert "| CTR | surface | 0 | 22,222 | 0.7000 | 0.7140 | +2.00% [+1.30% to +2.70%] |" in text
     assert "| `user_embedding_ctr_v1` | 81.0 % | 13.0 % | 6.0 % | 11.5 | 22,222 |" in text
 

@@ -1,0 +1,84 @@
+"""What must hold of a view's rows before the first of them is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from feast import FeatureView, Field
+
+
+class InvalidRowsError(ValueError):
+    """A row of a feature view must not be served."""
+
+
+def vector_widths(view: FeatureView) -> dict[str, int]:
+    """Width of every field that is declared as a vector: by `vector_length`, or by a tag `dim`."""
+    widths = {field.name: _width(field) for field in view.features}
+    return {name: width for name, width in widths.items() if width}
+
+
+def required_vectors(view: FeatureView) -> set[str]:
+    """Vector fields that every row must have: those that can be searched by."""
+    return {field.name for field in view.features if field.vector_index}
+
+
+def check_rows(view: FeatureView, keys: Sequence[str], table: pa.Table) -> None:
+    """Refuse null keys, and vectors that are null, of another width or not finite.
+
+    A vector may be null where the view only declares its width, as for attributes that not every Pin has.
+
+    Raises:
+        InvalidRowsError: With the view, the key of the first such row and what is wrong with it.
+    """
+    for key in keys:
+        _refuse(view, keys, table, pc.is_null(table[key]), f"join key {key} must not be null (got null)")
+    required = required_vectors(view)
+    for name, width in vector_widths(view).items():
+        _check_vector(view, keys, table, name, width, name in required)
+
+
+def _width(field: Field) -> int:
+    declared = field.vector_length or field.tags.get("dim", "0")
+    return int(declared)
+
+
+def _check_vector(
+    view: FeatureView, keys: Sequence[str], table: pa.Table, name: str, width: int, is_required: bool
+) -> None:
+    column = table[name]
+    if is_required:
+        _refuse(view, keys, table, pc.is_null(column), f"{name} must be a vector {width} wide (got null)")
+    lengths = pc.list_value_length(column)
+    other = pc.fill_null(pc.not_equal(lengths, width), False)
+    _refuse(view, keys, table, other, f"{name} must be {width} wide", lengths)
+    # Every vector has the same width from here on, so its elements lie at fixed places.
+    elements = pc.list_flatten(column)
+    bad = pc.invert(pc.fill_null(pc.is_finite(elements), False))
+    if pc.any(bad).as_py():
+        present = np.flatnonzero(np.asarray(pc.is_valid(column)))
+        mask = np.zeros(table.num_rows, np.bool_)
+        mask[present[np.flatnonzero(np.asarray(bad)) // width]] = True
+        _refuse(view, keys, table, pa.array(mask), f"{name} must hold finite numbers (got null, NaN or infinite ones)")
+
+
+def _refuse(
+    view: FeatureView,
+    keys: Sequence[str],
+    table: pa.Table,
+    bad: pa.ChunkedArray | pa.Array,
+    reason: str,
+    found: pa.ChunkedArray | None = None,
+) -> None:
+    rows = np.flatnonzero(np.asarray(bad))
+    if not len(rows):
+        return
+    first = int(rows[0])
+    key = ", ".join(f"{name}={table[name][first].as_py()!r}" for name in keys)
+    value = "" if found is None else f" (got {found[first].as_py()})"
+    others = f", and {len(rows) - 1} more rows near it" if len(rows) > 1 else ""
+    raise InvalidRowsError(
+        f"feature view {view.name}, {key}: {reason}{value}{others}; rebuild its snapshot and run again"
+    )
