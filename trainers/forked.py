@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -96,17 +96,17 @@ class _Worker:
         self._progress = progress
         self._stages: dict[int, tuple[AbstractContextManager[Stage], Stage]] = {}
         fork = multiprocessing.get_context("fork")
-        self.pipe, theirs = fork.Pipe(duplex=False)
+        self.pipe, theirs = fork.Pipe()
         self._process = fork.Process(target=_work, args=(function, item, theirs), daemon=True)
         self._process.start()
-        # Only the worker may hold the sending end, or its death would not close the pipe.
+        # Only the worker may hold its end, or its death would not close the pipe.
         theirs.close()
 
     def receive(self) -> None:
         """Take one message: of a stage, the result, or an error, which is raised."""
         try:
             kind, *details = self.pipe.recv()
-        except EOFError as error:
+        except (EOFError, ConnectionResetError) as error:
             self._process.join()
             raise WorkerDiedError(
                 f"a worker process must end with a result (it died, exit code {self._process.exitcode}; -9 is most "
@@ -144,12 +144,15 @@ def _work(function: Callable[[Any, Progress], Any], item: Any, pipe: Connection)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_up_torch(1)
     try:
-        pipe.send(("result", function(item, _PipedProgress(pipe))))
-    except BrokenPipeError:
-        return
+        message = "result", function(item, _PipedProgress(pipe))
     except Exception as error:
         error.add_note(f"in a worker process:\n{traceback.format_exc()}")
-        pipe.send(("error", error))
+        message = "error", error
+    # Tensors are handed over as open files of a process that must still be there: wait until the caller has them, or is
+    # gone and wants no answer.
+    with suppress(BrokenPipeError, EOFError, ConnectionResetError):
+        pipe.send(message)
+        pipe.recv()
 
 
 class _PipedProgress:
