@@ -98,3 +98,14 @@ def test_killed_worker_is_an_error_instead_of_a_wait_for_ever() -> None:
 
 def test_no_items_give_no_results() -> None:
     assert map_forked(square, [], name="none", workers=2, progress=SILENT) == []
+
+
+def test_results_may_hold_models() -> None:
+    def model(item: int, progress: Progress) -> torch.nn.Module:
+        del progress
+        layer = torch.nn.Linear(2, 1)
+        torch.nn.init.constant_(layer.weight, item)
+        return layer
+
+    found = map_forked(model, [3, 4], name="models", workers=2, progress=SILENT)
+    assert [layer.weight.tolist() for layer in found] == [[[3.0, 3.0]], [[4.0, 4.0]]]

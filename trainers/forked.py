@@ -96,17 +96,17 @@ class _Worker:
         self._progress = progress
         self._stages: dict[int, tuple[AbstractContextManager[Stage], Stage]] = {}
         fork = multiprocessing.get_context("fork")
-        self.pipe, theirs = fork.Pipe(duplex=False)
+        self.pipe, theirs = fork.Pipe()
         self._process = fork.Process(target=_work, args=(function, item, theirs), daemon=True)
         self._process.start()
-        # Only the worker may hold the sending end, or its death would not close the pipe.
+        # Only the worker may hold its end, or its death would not close the pipe.
         theirs.close()
 
     def receive(self) -> None:
         """Take one message: of a stage, the result, or an error, which is raised."""
         try:
             kind, *details = self.pipe.recv()
-        except EOFError as error:
+        except (EOFError, ConnectionResetError) as error:
             self._process.join()
             raise WorkerDiedError(
                 f"a worker process must end with a result (it died, exit code {self._process.exitcode}; -9 is most "
@@ -148,9 +148,11 @@ def _work(function: Callable[[Any, Progress], Any], item: Any, pipe: Connection)
     except Exception as error:
         error.add_note(f"in a worker process:\n{traceback.format_exc()}")
         message = "error", error
-    # A caller that is gone wants no answer.
-    with suppress(BrokenPipeError):
+    # Tensors are handed over as open files of a process that must still be there: wait until the caller has them, or is
+    # gone and wants no answer.
+    with suppress(BrokenPipeError, EOFError, ConnectionResetError):
         pipe.send(message)
+        pipe.recv()
 
 
 class _PipedProgress:
