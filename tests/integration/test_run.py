@@ -49,6 +49,18 @@ def test_second_run_finds_everything_up_to_date(finished_run: Path) -> None:
     assert {file: file.read_text() for file in (finished_run / "steps").iterdir()} == markers
 
 
+def test_two_processes_train_and_judge_to_the_same_results_as_one(finished_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    for step in ("train", "evaluate"):
+        (run / "steps" / f"{step}.json").unlink()
+    shutil.rmtree(run / "upstream")
+    ran = json.loads(headwater("run", "--run", run, "--threads", "2", "--json").stdout)
+    assert next(step["name"] for step in ran["steps"] if step["ran"]) == "train"
+    folders = ("feature_repo/data/offline", "upstream", "evaluation")
+    assert_equal_results(results(finished_run, *folders), results(run, *folders))
+
+
 def test_run_goes_on_where_it_was_moved_to(finished_run: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     moved.mkdir()
