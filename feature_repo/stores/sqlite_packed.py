@@ -94,7 +94,6 @@ class PackedSqliteOnlineStore(PackedReads, SqliteOnlineStore):  # type: ignore[m
                 written += len(newer.keys)
                 if progress:
                     progress(len(chunk.keys))
-            target.finish()
         return written
 
     @contextmanager
