@@ -6,12 +6,15 @@ import os
 import resource
 import sys
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 _STATM = Path("/proc/self/statm")
 _MEGABYTE = 1024 * 1024
+SAMPLING_SHARE = 0.01
+"""Share of the time that may be spent on sampling."""
 
 
 def high_water_mb() -> float:
@@ -77,5 +80,9 @@ class PeakMemory:
         return max(high_water, self._sampled_mb) if high_water > self._high_water_before_mb else self._sampled_mb
 
     def _sample(self) -> None:
-        while not self._stop.wait(self._interval_seconds):
+        pause = self._interval_seconds
+        while not self._stop.wait(pause):
+            started = time.perf_counter()
             self._sampled_mb = max(self._sampled_mb, resident_mb())
+            # The kernel counts every page of a worker, and holds up its page faults meanwhile.
+            pause = max(self._interval_seconds, (time.perf_counter() - started) / SAMPLING_SHARE)
