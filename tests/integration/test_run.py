@@ -23,7 +23,15 @@ from feature_repo.declarations import declare
 from feature_repo.layout import open_store
 from serving.app import create_app
 from serving.settings import Settings
-from tests.integration.runs import ROOT, SYNTHETIC, StoppingObserver, assert_equal_results, headwater, results
+from tests.integration.runs import (
+    ROOT,
+    SYNTHETIC,
+    StoppingObserver,
+    assert_equal_results,
+    headwater,
+    results,
+    without_export,
+)
 from tests.integration.shop_files import Shop
 from trainers import pipeline, run_config
 from trainers.commands.run import STEP_COMMANDS
@@ -55,7 +63,8 @@ def test_two_processes_train_and_judge_to_the_same_results_as_one(finished_run: 
     for step in ("train", "evaluate"):
         (run / "steps" / f"{step}.json").unlink()
     shutil.rmtree(run / "upstream")
-    ran = json.loads(headwater("run", "--run", run, "--threads", "2", "--json").stdout)
+    with without_export():
+        ran = json.loads(headwater("run", "--run", run, "--threads", "2", "--json").stdout)
     assert next(step["name"] for step in ran["steps"] if step["ran"]) == "train"
     folders = ("feature_repo/data/offline", "upstream", "evaluation")
     assert_equal_results(results(finished_run, *folders), results(run, *folders))
