@@ -91,7 +91,7 @@ def printed(report: Report, run: Path, name: str) -> str:
     return "\n".join(line.rstrip() for line in lines).strip("\n") + "\n"
 
 
-def test_rows(junit: Path, machine: str, commit: str) -> list[ResultRow]:
+def outcome_rows(junit: Path, machine: str, commit: str) -> list[ResultRow]:
     """Outcome of the tests, from pytest's JUnit file.
 
     Raises:
@@ -117,9 +117,6 @@ def test_rows(junit: Path, machine: str, commit: str) -> list[ResultRow]:
     ]
 
 
-test_rows.__test__ = False  # type: ignore[attr-defined]
-
-
 def main(
     run: Annotated[Path, typer.Option(help="Finished run.")] = Path("runs/demo"),
     name: Annotated[str, typer.Option(help="Name of the result files.")] = "demo",
@@ -131,7 +128,7 @@ def main(
         typer.echo(f"wrote {path}")
     if tests is not None:
         report = Report.load(run)
-        typer.echo(f"wrote {write_rows(TESTS, test_rows(tests, report.machine or '', report.commit or ''))}")
+        typer.echo(f"wrote {write_rows(TESTS, outcome_rows(tests, report.machine or '', report.commit or ''))}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data.small_repo import SmallRepo
-from tests.data.tiny_log import TIME, at, ingest_tiny, tiny_spec, tiny_tables
-from trainers.data.active_entities import ActiveEntities
+from tests.data.tiny_log import TIME, at, ingest_tiny, tiny_tables
 from trainers.data.dataset import Task
 from trainers.data.upstream_data import (
     UpstreamRows,
@@ -103,28 +101,3 @@ def test_rows_without_impressions_say_what_to_do(small_repo: SmallRepo, specs: U
     first = small_repo.spec.window.features_from
     with pytest.raises(ValueError, match="no impressions; move the dataset's window"):
         read_rows(small_repo.log, small_repo.store, specs, SilentProgress(), until=first)
-
-
-def test_active_entities_are_those_of_the_cutoffs_snapshot(small_repo: SmallRepo, specs: UpstreamSpecs) -> None:
-    entities = ActiveEntities(small_repo.log, small_repo.store, specs, small_repo.offline, timedelta(days=90))
-    cutoff = small_repo.spec.window.features_from + timedelta(days=1)
-    shown = small_repo.log.impressions(at(1), cutoff)
-    keys, examples = entities("user", cutoff)
-    assert keys.tolist() == sorted(set(shown["user_id"].to_pylist()))
-    assert len(examples) == len(keys)
-    assert examples.labels.shape == (len(keys), 0)
-    pins, _ = entities("pin", cutoff)
-    assert pins.tolist() == list(range(30))
-
-
-def test_active_pins_are_in_the_catalogue_only_from_when_their_rows_hold(tmp_path: Path) -> None:
-    tables = tiny_tables()
-    tables["pins"]["event_timestamp"] = pa.array([at(1), at(3), at(4)], TIME)
-    _, log = ingest_tiny(tmp_path, tables, tiny_spec())
-    empty = tmp_path / "offline" / "pin_activity"
-    empty.mkdir(parents=True)
-    for day in (3, 4):
-        pq.write_table(pa.table({"pin_id": pa.array([], pa.int64())}), empty / f"date=2024-01-0{day}.parquet")
-    entities = ActiveEntities(log, None, None, tmp_path / "offline", timedelta(days=90))  # type: ignore[arg-type]
-    assert entities._keys("pin", at(3)).tolist() == [10]
-    assert entities._keys("pin", at(4)).tolist() == [10, 11]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tests.benchmarks.collect import collect, portable, published, test_rows
+from tests.benchmarks.collect import collect, outcome_rows, portable, published
 from tests.benchmarks.document import benchmarks_text, readme_text
 from tests.benchmarks.feast_client import FEAST_CLIENT
 from tests.benchmarks.figures import tables
@@ -130,10 +130,10 @@ def test_readme_without_a_block_is_refused(results: Results) -> None:
         readme_text(results, README.replace("<!-- results -->", ""))
 
 
-def test_test_rows_count_what_passed_and_what_was_skipped(tmp_path: Path) -> None:
+def test_outcome_rows_count_what_passed_and_what_was_skipped(tmp_path: Path) -> None:
     junit = tmp_path / "tests.xml"
     junit.write_text('<testsuites><testsuite tests="12" skipped="2" failures="0" time="3.25"/></testsuites>')
-    (found,) = test_rows(junit, "invented", "0123")
+    (found,) = outcome_rows(junit, "invented", "0123")
     assert (found.params["passed"], found.params["skipped"], found.ours) == (10, 2, 3.2)
 
 
@@ -158,11 +158,11 @@ def test_result_rows_refuse_unknown_keys() -> None:
         row(ratio=2.0)
 
 
-def test_test_rows_refuse_a_failed_test(tmp_path: Path) -> None:
+def test_outcome_rows_refuse_a_failed_test(tmp_path: Path) -> None:
     junit = tmp_path / "tests.xml"
     junit.write_text('<testsuites><testsuite tests="12" skipped="0" failures="1" errors="0" time="3"/></testsuites>')
     with pytest.raises(ValueError, match="every test must pass"):
-        test_rows(junit, "invented", "0123")
+        outcome_rows(junit, "invented", "0123")
 
 
 def test_unfinished_run_is_refused_with_the_command_that_finishes_it(tmp_path: Path) -> None:
