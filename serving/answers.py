@@ -14,7 +14,7 @@ from serving.recommender import RankedPins
 from serving.releases import Release
 
 if TYPE_CHECKING:
-    from feature_repo.stores.online_status import OnlineRead
+    from feature_repo.stores.online.status import OnlineRead
 
 MAX_CANDIDATES = 1000
 """Most Pins that one request may name."""

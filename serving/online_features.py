@@ -18,7 +18,7 @@ from serving.artifacts import ReleaseError, Services
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-    from feature_repo.stores.online_status import OnlineRead, OnlineReader
+    from feature_repo.stores.online.status import OnlineRead, OnlineReader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,7 @@ class EntityFeatures:
 
     def read(self, ids: Sequence[int], now: datetime) -> OnlineRead:
         """Features, statuses and event timestamps of the keys, with the join key as a column."""
-        from feature_repo.stores.online_status import OnlineRead
+        from feature_repo.stores.online.status import OnlineRead
 
         reads = [reader.read(ids, now) for reader in self.readers]
         columns = {join_key(self.entity): pa.array(ids, pa.int64())}
@@ -69,7 +69,7 @@ def open_features(repo_dir: Path, services: Services) -> dict[str, EntityFeature
 def _entity_features(
     store: FeatureStore, entity: str, services: Sequence[str], found: dict[str, dict[str, list[str]]]
 ) -> EntityFeatures:
-    from feature_repo.stores.online_status import OnlineReader
+    from feature_repo.stores.online.status import OnlineReader
 
     references: dict[str, None] = {}
     readers: list[OnlineReader] = []

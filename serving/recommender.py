@@ -19,7 +19,7 @@ from serving.ranker import Scores
 from serving.releases import Release
 
 if TYPE_CHECKING:
-    from feature_repo.stores.online_status import OnlineRead
+    from feature_repo.stores.online.status import OnlineRead
 
 Source = Literal["retrieval", "popular", "request"]
 

@@ -16,7 +16,7 @@ from serving.online_features import EntityFeatures, by_view
 from serving.state import Ready
 
 if TYPE_CHECKING:
-    from feature_repo.stores.online_status import OnlineRead
+    from feature_repo.stores.online.status import OnlineRead
 
 MAX_KEYS = 1000
 MAX_FEATURES = 500

@@ -22,7 +22,7 @@ from serving.recommender import Candidates, Recommender, Source, all_missing, wi
 from serving.state import Ready
 
 if TYPE_CHECKING:
-    from feature_repo.stores.online_status import OnlineRead
+    from feature_repo.stores.online.status import OnlineRead
 
 MAX_K = 200
 """Most Pins that one answer holds."""

@@ -33,8 +33,8 @@ else:
     AVAILABLE_OFFLINE_STORES = importlib.import_module("feast_universal_offline").AVAILABLE_OFFLINE_STORES
 
 HOST = "127.0.0.1"
-SQLITE = {"type": "feature_repo.stores.sqlite_packed.PackedSqliteOnlineStore", "path": "online_store.db"}
-REDIS = {"type": "feature_repo.stores.redis_packed.PackedRedisOnlineStore"}
+SQLITE = {"type": "feature_repo.stores.sqlite.packed_store.PackedSqliteOnlineStore", "path": "online_store.db"}
+REDIS = {"type": "feature_repo.stores.redis.packed_store.PackedRedisOnlineStore"}
 
 
 class ValkeyCreator(OnlineStoreCreator):  # type: ignore[misc]

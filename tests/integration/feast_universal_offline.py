@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from feature_repo.stores.asof_offline import AsofOfflineStoreConfig
+from feature_repo.stores.offline.asof_store import AsofOfflineStoreConfig
 
 if TYPE_CHECKING:
     FileDataSourceCreator: Any = object

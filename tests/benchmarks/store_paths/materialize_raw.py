@@ -16,10 +16,10 @@ import redis
 from feast import FeatureStore
 from feast.infra.online_stores.helpers import _mmh3
 
-from feature_repo.stores.packed_checks import checked_table
-from feature_repo.stores.packed_rows import RowChunk, table_chunks
-from feature_repo.stores.packed_times import encode_times
-from feature_repo.stores.sqlite_times import stock_seconds
+from feature_repo.stores.packed.checks import checked_table
+from feature_repo.stores.packed.rows import RowChunk, table_chunks
+from feature_repo.stores.packed.times import encode_times
+from feature_repo.stores.sqlite.times import stock_seconds
 from tests.benchmarks.store_paths.made_data import PART_ROWS
 from tests.benchmarks.store_paths.online_tables import TABLE, redis_port
 from tests.benchmarks.store_paths.repos import FEATURES, PROJECT, VIEW

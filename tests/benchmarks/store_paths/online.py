@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from feature_repo.stores.packed_reader import PackedReader
+from feature_repo.stores.packed.reader import PackedReader
 from tests.benchmarks.store_paths.made_data import PINS
 from tests.benchmarks.store_paths.online_raw import RAW_READS
 from tests.benchmarks.store_paths.plan import OURS, STOCK

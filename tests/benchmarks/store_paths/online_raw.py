@@ -13,9 +13,9 @@ import redis
 from feast import FeatureView, ValueType
 from feast.infra.online_stores.helpers import _mmh3
 
-from feature_repo.stores.packed_checks import view_join_keys
-from feature_repo.stores.packed_encode import list_header
-from feature_repo.stores.packed_keys import entity_keys
+from feature_repo.stores.packed.checks import view_join_keys
+from feature_repo.stores.packed.encode import list_header
+from feature_repo.stores.packed.entity_keys import entity_keys
 from tests.benchmarks.store_paths.online_tables import TABLE, redis_port
 from tests.benchmarks.store_paths.repos import PROJECT, VIEW
 

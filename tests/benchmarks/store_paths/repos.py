@@ -22,9 +22,9 @@ MEMORY_LIMIT = "1GB"
 """What DuckDB may hold in our offline store."""
 _STORES = "feature_repo.stores"
 _ONLINE = {
-    "redis": (f"{_STORES}.redis_packed.PackedRedisOnlineStore", "redis"),
-    "sqlite": (f"{_STORES}.sqlite_packed.PackedSqliteOnlineStore", "sqlite"),
-    "milvus": (f"{_STORES}.milvus_online.PackedMilvusOnlineStore", "milvus"),
+    "redis": (f"{_STORES}.redis.packed_store.PackedRedisOnlineStore", "redis"),
+    "sqlite": (f"{_STORES}.sqlite.packed_store.PackedSqliteOnlineStore", "sqlite"),
+    "milvus": (f"{_STORES}.milvus.packed_store.PackedMilvusOnlineStore", "milvus"),
 }
 
 
@@ -35,7 +35,7 @@ def open_repo(
     ours = variant == OURS
     offline: dict[str, Any] = {"type": "duckdb"}
     if ours:
-        offline = {"type": f"{_STORES}.asof_offline.AsofOfflineStore", "memory_limit": MEMORY_LIMIT}
+        offline = {"type": f"{_STORES}.offline.asof_store.AsofOfflineStore", "memory_limit": MEMORY_LIMIT}
     folder.mkdir(parents=True, exist_ok=True)
     config = RepoConfig(
         project=PROJECT,
@@ -43,7 +43,7 @@ def open_repo(
         registry={"path": str(folder / "registry.db")},
         offline_store=offline,
         online_store=online or {"type": "sqlite", "path": str(folder / "online.db")},
-        batch_engine={"type": f"{_STORES}.arrow_engine.ArrowComputeEngine" if ours else "local"},
+        batch_engine={"type": f"{_STORES}.engine.compute_engine.ArrowComputeEngine" if ours else "local"},
         entity_key_serialization_version=3,
         repo_path=folder,
     )

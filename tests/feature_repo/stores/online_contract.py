@@ -20,9 +20,9 @@ import pytest
 from feast import FeatureStore
 
 from feature_repo.contract import MISSING, OUTSIDE_MAX_AGE, PRESENT
-from feature_repo.stores.online_errors import PackedWriteError
-from feature_repo.stores.packed_reader import PackedReader
-from feature_repo.stores.packed_store import PackedOnlineStore
+from feature_repo.stores.online.errors import PackedWriteError
+from feature_repo.stores.packed.reader import PackedReader
+from feature_repo.stores.packed.store import PackedOnlineStore
 from tests.feature_repo.stores.online_repos import (
     DIMS,
     MOMENT,

@@ -1,0 +1,1 @@
+"""Feast compute engine that materializes in bounded, resumable chunks."""

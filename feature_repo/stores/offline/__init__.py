@@ -1,0 +1,1 @@
+"""Feast offline store: point-in-time joins over local parquet snapshots."""

@@ -1,0 +1,1 @@
+"""What every online store of ours shares: statuses, values, the clock of reads, errors."""

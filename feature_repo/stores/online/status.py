@@ -1,0 +1,144 @@
+"""Online reads that tell present, missing and outside max age apart, on every online store.
+
+From a packed store the values are read directly, all views in one round trip; from any other through Feast's own
+`get_online_features`, which ignores the TTL: here a value older than its view's TTL is never handed out.
+
+Dims: N keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from feast import FeatureStore
+from feast.types import from_feast_to_pyarrow_type
+
+from feature_repo.contract import feature_reference, join_key
+from feature_repo.stores.online.values import column_array
+from feature_repo.stores.packed.cells import IS_MISSING, IS_PRESENT, STATUSES, CellStore, Codes, status_codes
+from feature_repo.stores.packed.reader import PackedReader, read_view
+from feature_repo.stores.packed.times import NO_TIME, to_micros
+
+_STATUSES = pa.array(STATUSES)
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnlineRead:
+    """What the online store answered for N keys, in their order."""
+
+    features: pa.Table
+    """A `view__feature` column per feature, null unless the row is present."""
+    event_timestamps: dict[str, pa.Array]
+    """Per view, the event_timestamp of each key's row, also of one outside max age; null where missing."""
+    statuses: dict[str, pa.DictionaryArray]
+    """Per view, `present`, `missing` or `outside_max_age` of each key."""
+
+    def status(self, view: str) -> list[str]:
+        """Statuses of a view as strings."""
+        return [str(item) for item in self.statuses[view].to_pylist()]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _View:
+    name: str
+    ttl: timedelta
+    fields: tuple[pa.Field, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """One view's rows, however they were read."""
+
+    micros: Integers
+    """Unix time of each row; `NO_TIME` where there is none."""
+    codes: Codes
+    columns: dict[str, pa.Array]
+
+
+class OnlineReader:
+    """Reads the views of one entity in a feature service; made once, used for every request, also from threads."""
+
+    def __init__(self, store: FeatureStore, service: str, entity: str) -> None:
+        self._store = store
+        self._join_key = join_key(entity)
+        projections = store.get_feature_service(service, allow_cache=True).feature_view_projections
+        views = [(store.get_feature_view(item.name, allow_registry_cache=True), item) for item in projections]
+        own = [(view, item) for view, item in views if view.entities == [entity]]
+        if not own:
+            raise ValueError(f"feature service {service} must have a view of {entity} (got none)")
+        self._views = [_view(view, item.features) for view, item in own]
+        self._references = [f"{view.name}:{field.name}" for view in self._views for field in view.fields]
+        self._packed = PackedReader(store) if isinstance(store._get_provider().online_store, CellStore) else None
+        self._read_views = [read_view(view, item) for view, item in own]
+
+    def read(self, ids: Sequence[int], now: datetime) -> OnlineRead:
+        """Features of the keys at `now`.
+
+        A row whose event_timestamp lies after `now` may not be used yet and counts as missing.
+
+        Raises:
+            ValueError: `now` is naive.
+        """
+        if now.tzinfo is None:
+            raise ValueError(f"now must have a time zone (got {now!r})")
+        found = self._through_feast(list(ids), now) if self._packed is None else self._directly(self._packed, ids, now)
+        return OnlineRead(
+            features=pa.table({name: column for rows in found.values() for name, column in rows.columns.items()}),
+            event_timestamps={
+                view: pa.array(rows.micros, pa.timestamp("us", tz="UTC"), mask=rows.codes == IS_MISSING)
+                for view, rows in found.items()
+            },
+            statuses={view: pa.DictionaryArray.from_arrays(rows.codes, _STATUSES) for view, rows in found.items()},
+        )
+
+    def _directly(self, reader: PackedReader, ids: Sequence[int], now: datetime) -> dict[str, _Found]:
+        found = {}
+        for view, rows in reader.read_views(self._read_views, ids, now).items():
+            names = [field.name for field in rows.read_view.fields]
+            columns = {feature_reference(view, name): rows.column(name) for name in names}
+            found[view] = _Found(micros=rows.cells.event_micros, codes=rows.codes, columns=columns)
+        return found
+
+    def _through_feast(self, ids: list[int], now: datetime) -> dict[str, _Found]:
+        vectors = self._vectors(ids) if ids else {}
+        found = {}
+        for view in self._views:
+            micros = _microseconds(vectors, view)
+            codes = status_codes(micros, view.ttl, to_micros(now))
+            columns = {}
+            for field in view.fields:
+                name = feature_reference(view.name, field.name)
+                columns[name] = column_array(vectors[name].values if vectors else (), field.type, codes == IS_PRESENT)
+            found[view.name] = _Found(micros=micros, codes=codes, columns=columns)
+        return found
+
+    def _vectors(self, ids: list[int]) -> dict[str, Any]:
+        response = self._store.get_online_features(self._references, {self._join_key: ids}, full_feature_names=True)
+        return dict(zip(response.proto.metadata.feature_names.val, response.proto.results, strict=True))
+
+
+def read_online(store: FeatureStore, service: str, entity: str, ids: Sequence[int], now: datetime) -> OnlineRead:
+    """One read of the views of `entity` in `service`; servers keep an `OnlineReader` instead."""
+    return OnlineReader(store, service, entity).read(ids, now)
+
+
+def _view(view: Any, features: Iterable[Any]) -> _View:
+    fields = tuple(pa.field(item.name, from_feast_to_pyarrow_type(item.dtype)) for item in features)
+    return _View(name=view.name, ttl=view.ttl or timedelta(0), fields=fields)
+
+
+def _microseconds(vectors: dict[str, Any], view: _View) -> Integers:
+    """Unix time of each key's row in the view; Feast answers zero where there is none."""
+    if not vectors:
+        return np.zeros(0, np.int64)
+    moments = vectors[feature_reference(view.name, view.fields[0].name)].event_timestamps
+    micros = np.array([moment.seconds * 1_000_000 + moment.nanos // 1000 for moment in moments], dtype=np.int64)
+    return np.where(micros == 0, NO_TIME, micros)

@@ -1,0 +1,81 @@
+"""What a packed store is asked for and what it answers: serialised values, and one of three states per row.
+
+Dims: N entity keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+from feast import FeatureView, RepoConfig
+
+from feature_repo.contract import MISSING, OUTSIDE_MAX_AGE, PRESENT
+from feature_repo.stores.online.read_clock import ReadClock
+from feature_repo.stores.packed.times import NO_TIME
+
+IS_PRESENT, IS_MISSING, IS_OUTSIDE_MAX_AGE = 0, 1, 2
+"""Codes of the three answers."""
+STATUSES = (PRESENT, MISSING, OUTSIDE_MAX_AGE)
+"""The answers by their codes."""
+_MICROSECOND = timedelta(microseconds=1)
+
+Integers = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellRequest:
+    """Features of a view, asked for N entities."""
+
+    view: FeatureView
+    names: tuple[str, ...]
+    """Features to read."""
+    keys: Sequence[bytes]
+    """Serialised entity keys, without what the store adds to them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cells:
+    """What a store holds for a request."""
+
+    values: Sequence[Sequence[bytes | None]]
+    """Per feature, N serialised `Value` messages; None where the store has none."""
+    event_micros: Integers
+    """Unix time of each row's event_timestamp; `NO_TIME` where there is no row."""
+
+
+@runtime_checkable
+class CellStore(Protocol):
+    """A store from which serialised values can be read."""
+
+    clock: ReadClock
+
+    def read_cells(self, config: RepoConfig, requests: Sequence[CellRequest]) -> list[Cells]:
+        """What the store holds for each request, in one round trip where the store has any.
+
+        Raises:
+            OnlineStoreUnavailableError: The store did not answer.
+        """
+        ...
+
+
+def status_codes(event_micros: Integers, ttl: timedelta | None, now: int, *, stands: bool = False) -> Codes:
+    """Answer for each row.
+
+    Args:
+        ttl: None or zero for rows that never age.
+        now: Unix time in microseconds. A row that may only be used later is missing,
+        stands: unless time stands still.
+    """
+    codes = np.full(len(event_micros), IS_PRESENT, np.int8)
+    if ttl:
+        codes[event_micros < now - ttl // _MICROSECOND] = IS_OUTSIDE_MAX_AGE
+    if not stands:
+        codes[event_micros > now] = IS_MISSING
+    codes[event_micros == NO_TIME] = IS_MISSING
+    return codes

@@ -1,0 +1,126 @@
+"""Feast's online reads on a packed store: TTL enforced, responses made from the stored bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+from feast import FeatureView, RepoConfig, utils
+from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.protos.feast.types.Value_pb2 import Value
+
+from feature_repo.stores.online.read_clock import ReadClock
+from feature_repo.stores.packed.cells import IS_MISSING, IS_PRESENT, CellRequest, Cells, Codes, status_codes
+from feature_repo.stores.packed.checks import view_join_keys
+from feature_repo.stores.packed.entity_keys import entity_keys
+from feature_repo.stores.packed.responses import append_version, append_view
+from feature_repo.stores.packed.rows import KEY_VERSION, check_key_version
+from feature_repo.stores.packed.times import to_datetime
+
+Rows = list[tuple[datetime | None, dict[str, Value] | None]]
+
+
+class PackedReads:
+    """Goes before one of Feast's stores among the parents of a class that defines `read_cells`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = ReadClock()
+
+    def read_cells(self, config: RepoConfig, requests: Sequence[CellRequest]) -> list[Cells]:
+        """What the store holds for each request."""
+        raise TypeError(f"{type(self).__name__} must define read_cells for {len(requests)} views of {config.project}")
+
+    def get_online_features(self, config: RepoConfig, *args: Any, **kwargs: Any) -> Any:
+        """Feast's `get_online_features`; a row outside max age comes without values and with that status."""
+        self._learn_registry(*args, **kwargs)
+        return super().get_online_features(config, *args, **kwargs)  # type: ignore[misc]
+
+    async def get_online_features_async(self, config: RepoConfig, *args: Any, **kwargs: Any) -> Any:
+        """The same, awaited."""
+        self._learn_registry(*args, **kwargs)
+        return await super().get_online_features_async(config, *args, **kwargs)  # type: ignore[misc]
+
+    def _learn_registry(
+        self, features: Any, entity_rows: Any, registry: Any, project: str, *args: Any, **kwargs: Any
+    ) -> None:
+        del features, entity_rows, args, kwargs
+        self.clock.use(registry, project)
+
+    def online_read(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[Any],
+        requested_features: list[str] | None = None,
+    ) -> Rows:
+        """Event timestamp and values of each entity; no values where the row is outside max age or missing."""
+        check_key_version(config, table.name)
+        names = tuple(requested_features or [field.name for field in table.features])
+        keys = [serialize_entity_key(key, entity_key_serialization_version=KEY_VERSION) for key in entity_keys]
+        (cells,) = self.read_cells(config, [CellRequest(view=table, names=names, keys=keys)])
+        rows: Rows = []
+        for place, code in enumerate(self._codes(config, table, cells).tolist()):
+            moment = None if code == IS_MISSING else to_datetime(int(cells.event_micros[place]))
+            stored = zip(names, cells.values, strict=True)
+            held = {name: Value.FromString(item) for name, values in stored if (item := values[place]) is not None}
+            rows.append((moment, held if code == IS_PRESENT else None))
+        return rows
+
+    async def online_read_async(self, *args: Any, **kwargs: Any) -> Rows:
+        """`online_read` in a thread; the connection pool is shared."""
+        return await asyncio.to_thread(self.online_read, *args, **kwargs)
+
+    def _codes(self, config: RepoConfig, view: FeatureView, cells: Cells) -> Codes:
+        now, stands = self.clock.now(config.online_store.clock, view.name)
+        return status_codes(cells.event_micros, view.ttl, now, stands=stands)
+
+    def _read_features_per_fv(
+        self,
+        config: RepoConfig,
+        grouped_refs: list[tuple[FeatureView, list[str]]],
+        join_key_values: dict[str, Any],
+        entity_name_to_join_key_map: dict[str, str],
+        online_features_response: Any,
+        full_feature_names: bool,
+        include_feature_view_version_metadata: bool,
+    ) -> None:
+        """Feast's hook between its request and its response: all views of a call at once."""
+        requests, places = [], []
+        for view, names in grouped_refs:
+            check_key_version(config, view.name)
+            keys = _asked_keys(view, join_key_values, entity_name_to_join_key_map)
+            distinct = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+            requests.append(CellRequest(view=view, names=tuple(names), keys=list(distinct)))
+            places.append([distinct[key] for key in keys])
+        for request, cells, rows in zip(requests, self.read_cells(config, requests), places, strict=True):
+            view = request.view
+            prefix = f"{view.projection.name_to_use()}__" if full_feature_names else ""
+            columns = [prefix + name for name in request.names]
+            append_view(online_features_response, view, columns, cells, self._codes(config, view, cells), rows)
+            if include_feature_view_version_metadata:
+                append_version(online_features_response, view)
+
+    async def _read_features_per_fv_async(self, *args: Any, **kwargs: Any) -> None:
+        await asyncio.to_thread(self._read_features_per_fv, *args, **kwargs)
+
+
+def _asked_keys(view: FeatureView, join_key_values: dict[str, Any], join_key_of: dict[str, str]) -> list[bytes]:
+    """Serialised entity key of each row of a request, where the values are Feast's messages."""
+    values = utils._get_table_entity_values(view, join_key_of, join_key_values)
+    join_keys = view_join_keys(view)
+    absent = [key.name for key in join_keys if key.name not in values]
+    if absent:
+        raise KeyError(f"feature view {view.name} must be asked with join keys {absent} (got {sorted(values)})")
+    columns = [pa.array([_plain(view, key.name, value) for value in values[key.name]]) for key in join_keys]
+    return entity_keys(join_keys, columns)
+
+
+def _plain(view: FeatureView, join_key: str, value: Value) -> Any:
+    kind = value.WhichOneof("val")
+    if kind is None:
+        raise ValueError(f"join key {join_key} of feature view {view.name} must not be null")
+    return getattr(value, kind)

@@ -1,0 +1,1 @@
+"""Feast online store on Redis or Valkey."""

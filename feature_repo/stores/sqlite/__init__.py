@@ -1,0 +1,1 @@
+"""Feast online store and registry on SQLite."""

@@ -1,0 +1,171 @@
+"""SQLite online store that writes tables in one transaction and keeps rows in order.
+
+Tables and values are those of Feast's own SQLite store, with one more column, `event_us`: Feast keeps whole seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import pyarrow as pa
+from feast import FeatureView, RepoConfig
+from feast.infra.key_encoding_utils import deserialize_entity_key
+from feast.infra.online_stores.helpers import compute_table_id
+from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig
+from feast.protos.feast.types.Value_pb2 import Value
+
+from feature_repo.stores.online.errors import OnlineStoreUnavailableError
+from feature_repo.stores.online.read_clock import Clock
+from feature_repo.stores.packed.cells import CellRequest, Cells
+from feature_repo.stores.packed.checks import checked_table
+from feature_repo.stores.packed.reads import PackedReads
+from feature_repo.stores.packed.rows import KEY_VERSION, RowChunk, batch_chunks, check_key_version, table_chunks
+from feature_repo.stores.packed.times import NO_TIME, to_datetime
+from feature_repo.stores.sqlite.cells import TableWriter, add_micros_column, read_table
+
+CHUNK_ROWS = 10_000
+"""Rows that are encoded and compared at once; the transaction spans all of them."""
+
+JournalMode = Literal["wal", "delete"]
+
+
+class PackedSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[misc]
+    """Feast's SQLite settings and three of ours."""
+
+    type: Literal["feature_repo.stores.sqlite.packed_store.PackedSqliteOnlineStore"] = (
+        "feature_repo.stores.sqlite.packed_store.PackedSqliteOnlineStore"
+    )
+    clock: Clock = "wall"
+    """Against what rows age in `get_online_features`: `wall`, or `materialized` for logs that ended long ago."""
+    busy_timeout_ms: int = 30_000
+    """How long to wait for another writer."""
+    journal_mode: JournalMode = "wal"
+    """`wal` lets servers read while a table is written; `delete` suits files that are read from a read-only disk."""
+
+
+class PackedSqliteOnlineStore(PackedReads, SqliteOnlineStore):  # type: ignore[misc]
+    """Feast's SQLite store, with packed tables, order-safe writes, and TTL enforced on reads."""
+
+    def update(self, config: RepoConfig, tables_to_delete: Any, tables_to_keep: Any, *args: Any, **kwargs: Any) -> None:
+        """Create and drop tables, as Feast does, and add the column for microseconds."""
+        super().update(config, tables_to_delete, tables_to_keep, *args, **kwargs)
+        connection = self._get_conn(config)
+        for view in tables_to_keep:
+            add_micros_column(connection, _table(config, view))
+
+    def write_table(
+        self, config: RepoConfig, view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None = None
+    ) -> int:
+        """Write the rows of a view in one transaction; see `PackedOnlineStore.write_table`.
+
+        Of equal event_timestamps the last write stays.
+        """
+        check_key_version(config, view.name)
+        chunks = table_chunks(checked_table(view, table), num_rows=CHUNK_ROWS)
+        return self._write(config, view, chunks, progress)
+
+    def online_write_batch(
+        self, config: RepoConfig, table: FeatureView, data: list[Any], progress: Callable[[int], Any] | None
+    ) -> None:
+        """Feast's write of protobuf rows, with the same guard."""
+        self._write(config, table, batch_chunks(table, data, config=config), progress)
+
+    async def online_write_batch_async(self, *args: Any, **kwargs: Any) -> None:
+        """`online_write_batch` in a thread."""
+        await asyncio.to_thread(self.online_write_batch, *args, **kwargs)
+
+    def _write(
+        self, config: RepoConfig, view: FeatureView, chunks: Iterable[RowChunk], progress: Callable[[int], Any] | None
+    ) -> int:
+        """Write chunks in one transaction that holds the write lock from the first comparison to the end."""
+        written = 0
+        with _named_errors(config, view), self._transaction(config) as connection:
+            target = TableWriter(connection, _table(config, view))
+            for chunk in chunks:
+                newer = target.newer_rows(chunk)
+                if _has_stock_columns(config):
+                    _insert_as_feast(config, view, connection, newer)
+                else:
+                    target.insert(newer)
+                written += len(newer.keys)
+                if progress:
+                    progress(len(chunk.keys))
+        return written
+
+    @contextmanager
+    def _transaction(self, config: RepoConfig) -> Iterator[sqlite3.Connection]:
+        """A connection of its own, so that reads never see what is not committed; rolled back on any error."""
+        settings = config.online_store
+        connection = sqlite3.connect(self._get_db_path(config), settings.busy_timeout_ms / 1000, isolation_level=None)
+        try:
+            connection.execute(f"PRAGMA journal_mode = {settings.journal_mode}")
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        finally:
+            # Closing rolls back what was not committed.
+            connection.close()
+
+    def _get_conn(self, config: RepoConfig) -> Any:
+        fresh = not self._conn
+        connection = super()._get_conn(config)
+        if fresh:
+            connection.execute(f"PRAGMA busy_timeout = {config.online_store.busy_timeout_ms}")
+        return connection
+
+    def read_cells(self, config: RepoConfig, requests: Sequence[CellRequest]) -> list[Cells]:
+        """What the store holds for each request, one query per view and ten thousand keys."""
+        found = []
+        for request in requests:
+            with _named_errors(config, request.view):
+                found.append(read_table(self._get_conn(config), _table(config, request.view), request))
+        return found
+
+
+def _table(config: RepoConfig, view: FeatureView) -> str:
+    return str(compute_table_id(config.project, view, config.registry.enable_online_feature_view_versioning))
+
+
+def _has_stock_columns(config: RepoConfig) -> bool:
+    return bool(config.online_store.vector_enabled or config.online_store.enable_openai_compatible_store)
+
+
+def _insert_as_feast(config: RepoConfig, view: FeatureView, connection: sqlite3.Connection, chunk: RowChunk) -> None:
+    """Feast's own insert, which also fills the columns of vector and numeric search; it keeps whole seconds."""
+    rows = []
+    for place, key in enumerate(chunk.keys):
+        values = {name: Value.FromString(held[place]) for name, held in zip(chunk.names, chunk.values, strict=True)}
+        created = int(chunk.created_micros[place])
+        moments = (to_datetime(int(chunk.event_micros[place])), None if created == NO_TIME else to_datetime(created))
+        rows.append((deserialize_entity_key(key, KEY_VERSION), values, *moments))
+    feast_store = SqliteOnlineStore()
+    feast_store._conn = _OpenTransaction(connection)
+    feast_store.online_write_batch(config, view, rows, None)
+
+
+class _OpenTransaction:
+    """A connection whose `with` block, in which Feast inserts, leaves the transaction open."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.execute = connection.execute
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+@contextmanager
+def _named_errors(config: RepoConfig, view: FeatureView) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        remedy = "run `feast apply`" if "no such table" in str(error) else "nothing was written by it: try again"
+        raise OnlineStoreUnavailableError(
+            f"SQLite store {config.online_store.path} must serve feature view {view.name} (got {error}); {remedy}"
+        ) from error

@@ -1,0 +1,133 @@
+"""What may not be served is refused before anything is written, with view, key and reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from feature_repo.stores.engine.checks import InvalidRowsError
+from tests.feature_repo.stores.engine.engine_repos import (
+    END,
+    PACKED_SQLITE,
+    START,
+    hours,
+    open_repo,
+    pins,
+    read,
+    vector_view,
+    vectors,
+    write,
+    write_vectors,
+)
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("online", [PACKED_SQLITE, "sqlite"])
+@pytest.mark.parametrize(
+    ("vector", "reason"),
+    [
+        ([1.0, 2.0], r"embedding must be 3 wide \(got 2\)"),
+        ([1.0] * 4, r"embedding must be 3 wide \(got 4\)"),
+        (None, r"embedding must be a vector 3 wide \(got null\)"),
+        ([1.0, NAN, 2.0], "embedding must hold finite numbers"),
+        ([1.0, 2.0, -INFINITE], "embedding must hold finite numbers"),
+        ([1.0, None, 2.0], "embedding must hold finite numbers"),
+    ],
+)
+def test_vector_that_may_not_be_served_is_refused_before_the_first_chunk(
+    tmp_path: Path, online: str, vector: Any, reason: str
+) -> None:
+    view = vector_view(tmp_path)
+    rows = vectors(9)
+    rows[7]["embedding"] = vector
+    write_vectors(tmp_path, rows)
+    store = open_repo(tmp_path, [view], online=online)
+    with pytest.raises(InvalidRowsError, match=rf"feature view vectors, pin_id=7: {reason}"):
+        store.materialize(START, END)
+    assert read(store, "vectors", pins(9))["count"] == [None] * 9
+    assert store.get_feature_view("vectors").materialization_intervals == []
+
+
+def test_repaired_snapshot_is_written(tmp_path: Path) -> None:
+    view = vector_view(tmp_path)
+    write_vectors(tmp_path, [{**row, "embedding": None} for row in vectors(3)])
+    store = open_repo(tmp_path, [view])
+    with pytest.raises(InvalidRowsError, match=r"pin_id=0: .* and 1 more rows near it"):
+        store.materialize(START, END)
+    write_vectors(tmp_path, vectors(3))
+    store.materialize(START, END)
+    assert read(store, "vectors", pins(3))["count"] == [0, 10, 20]
+
+
+def test_null_join_key_is_refused(tmp_path: Path) -> None:
+    view = vector_view(tmp_path)
+    write_vectors(tmp_path, [*vectors(2), {**vectors(1)[0], "pin_id": None}])
+    store = open_repo(tmp_path, [view])
+    with pytest.raises(InvalidRowsError, match="join key pin_id must not be null"):
+        store.materialize(START, END)
+
+
+def test_rows_outside_the_interval_are_not_judged(tmp_path: Path) -> None:
+    view = vector_view(tmp_path)
+    write_vectors(tmp_path, [{**vectors(1)[0], "embedding": None}], "bad")
+    write_vectors(tmp_path, vectors(1, hours(5), first=1), "good")
+    store = open_repo(tmp_path, [view])
+    store.materialize(hours(4), END)
+    assert read(store, "vectors", pins(2))["count"] == [None, 10]
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.97])
+def test_truncated_file_is_named(tmp_path: Path, kept: float) -> None:
+    view = vector_view(tmp_path)
+    write_vectors(tmp_path, vectors(3), "a")
+    path = write_vectors(tmp_path, vectors(3, hours(1)), "b")
+    store = open_repo(tmp_path, [view])
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(ValueError, match=rf"feature view vectors: {path} must be a whole parquet file"):
+        store.materialize(START, END)
+    assert read(store, "vectors", pins(3))["count"] == [None] * 3
+
+
+def test_damaged_page_is_named(tmp_path: Path) -> None:
+    view = vector_view(tmp_path)
+    path = write_vectors(tmp_path, vectors(200))
+    store = open_repo(tmp_path, [view])
+    raw = bytearray(path.read_bytes())
+    chunk = pq.read_metadata(path).row_group(10).column(1)
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    raw[start : start + chunk.total_compressed_size] = bytes(chunk.total_compressed_size)
+    path.write_bytes(bytes(raw))
+    with pytest.raises(ValueError, match=rf"{path} must be a whole parquet file"):
+        store.materialize(START, END)
+    assert read(store, "vectors", pins(1))["count"] == [None]
+
+
+@pytest.mark.parametrize("absent", ["pin_id", "embedding", "count", "event_timestamp"])
+def test_file_without_a_column_is_named(tmp_path: Path, absent: str) -> None:
+    view = vector_view(tmp_path)
+    path = write_vectors(tmp_path, vectors(3), "b")
+    store = open_repo(tmp_path, [view])
+    pq.write_table(pq.read_table(path).drop_columns([absent]), path)
+    with pytest.raises(ValueError, match=rf"feature view vectors.*{path}.*\(lacks \['{absent}'\]\)"):
+        store.materialize(START, END)
+    assert read(store, "vectors", pins(3))["count"] == [None] * 3
+
+
+def test_values_of_another_type_are_named(tmp_path: Path) -> None:
+    view = vector_view(tmp_path)
+    types = {"pin_id": pa.int64(), "embedding": pa.list_(pa.float32()), "count": pa.string(), "label": pa.string()}
+    path = write(tmp_path, "vectors", types, [{**row, "count": "many"} for row in vectors(2)])
+    store = open_repo(tmp_path, [view])
+    with pytest.raises(ValueError, match=rf"feature view vectors in {path}: count must be int64 \(got string"):
+        store.materialize(START, END)
+
+
+def test_view_without_a_file_says_how_to_make_one(tmp_path: Path) -> None:
+    store = open_repo(tmp_path, [vector_view(tmp_path)])
+    with pytest.raises(FileNotFoundError, match="feature view vectors must have a snapshot"):
+        store.materialize(START, END)
