@@ -34,21 +34,20 @@ MIN_REPEATS = 5
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".cache" / "bench_stores"
 """Repetitions of cases that are not done."""
-_CODE = ("feature_repo/stores", "tests/benchmarks/store_paths", "tests/benchmarks/stores.py")
 
 
 class Figures:
     """The rows of `stores.json`, written again whenever one is added."""
 
-    def __init__(self, folder: Path, commit: str) -> None:
-        self._folder, self._commit = folder, commit
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         path = folder / f"{STORES}.json"
         stored = json.loads(path.read_text()) if path.exists() else []
         self.rows = [ResultRow.model_validate(row) for row in stored]
 
-    def has(self, case: Case, repeats: int) -> bool:
+    def has(self, case: Case, repeats: int, commit: str) -> bool:
         """Whether all rows of a case are there, of this commit."""
-        current = [row for row in self.rows if row.commit == self._commit]
+        current = [row for row in self.rows if row.commit == commit]
         return all(any(_is_row(row, *each) for row in current) for each in identities(case, repeats))
 
     def put(self, case: Case, repeats: int, found: Sequence[ResultRow]) -> None:
@@ -64,12 +63,12 @@ def _is_row(row: ResultRow, name: str, params: dict[str, str | int | float]) -> 
     return row.name == name and params.items() <= row.params.items()
 
 
-def code_commit() -> str:
-    """Last commit that changed what is measured, marked when it was changed since; other commits do not count."""
-    last = _git("log", "-1", "--abbrev=12", "--format=%h", "--", *_CODE)
+def code_commit(case: Case) -> str:
+    """Last commit that changed what a case measures, marked when it was changed since; other commits do not count."""
+    last = _git("log", "-1", "--abbrev=12", "--format=%h", "--", *case.code)
     if not last:
         return "unknown"
-    return last + ("-dirty" if _git("status", "--porcelain", "--", *_CODE) else "")
+    return last + ("-dirty" if _git("status", "--porcelain", "--", *case.code) else "")
 
 
 def _git(*words: str) -> str:
@@ -120,11 +119,11 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended; run again to go on"))
     deadline = time.monotonic() + 60 * minutes
     limits = Limits(memory_gb=stock_limit_gb, seconds=stock_limit_s)
-    commit = code_commit()
-    figures = Figures(out, commit)
+    figures = Figures(out)
     machine = f"{platform.machine()}, {available_threads()} threads, Python {platform.python_version()}"
     for case in chosen(only, scale):
-        if not again and figures.has(case, repeat):
+        commit = code_commit(case)
+        if not again and figures.has(case, repeat, commit):
             typer.echo(f"{case.title}: measured already")
             continue
         journal = Journal(KEPT if out == RESULTS else out / "kept", case, commit)

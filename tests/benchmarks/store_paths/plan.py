@@ -46,6 +46,16 @@ class Case:
     """Whether a repetition is many calls, of which quantiles are shown, and not one that is timed whole."""
 
     @property
+    def code(self) -> tuple[str, ...]:
+        """Folders, from the project's root, whose code it measures."""
+        parts = {
+            "point_in_time": ("offline",),
+            "materialize": ("offline", "engine", "online", "packed", str(self.params["store"])),
+            "online": ("online", "packed", str(self.params["store"])),
+        }
+        return (*(f"feature_repo/stores/{part}" for part in parts[self.path]), "tests/benchmarks/store_paths")
+
+    @property
     def title(self) -> str:
         """The case in one line."""
         return f"{self.rows[0].name} {', '.join(f'{name}={value}' for name, value in self.params.items())}"

@@ -123,12 +123,12 @@ def test_row_has_medians_spread_and_peaks_of_all_ways(tmp_path: Path) -> None:
     (row,) = result_rows(case, done, repeats=3, machine="invented", commit="0123")
     assert (row.ours, row.stock, row.raw, row.spread, row.peak_mb, row.n) == (2.0, 20.0, 1.0, 8.0, 100.0, 500)
     assert (row.params["stock_spread"], row.params["stock_peak_mb"]) == (20.0, 900.0)
-    figures = Figures(tmp_path, "0123")
+    figures = Figures(tmp_path)
     figures.put(case, 3, [row])
     assert load(tmp_path).rows == (row,)
-    assert Figures(tmp_path, "0123").has(case, 3)
-    assert not Figures(tmp_path, "4567").has(case, 3)
-    assert not Figures(tmp_path, "0123").has(case, 5)
+    assert Figures(tmp_path).has(case, 3, "0123")
+    assert not Figures(tmp_path).has(case, 3, "4567")
+    assert not Figures(tmp_path).has(case, 5, "0123")
 
 
 def test_stopped_way_has_a_reason_and_no_figure() -> None:
@@ -175,3 +175,8 @@ def test_cases_have_the_sizes_of_the_goals_and_rows_of_their_own() -> None:
 def test_only_chooses_names_and_stores() -> None:
     found = chosen("materialize:sqlite,read_matrix:redis", 1.0)
     assert {(case.path, case.params["store"]) for case in found} == {("materialize", "sqlite"), ("online", "redis")}
+
+
+def test_code_of_every_case_is_there() -> None:
+    root = Path(__file__).parents[3]
+    assert [folder for case in cases(TINY) for folder in case.code if not (root / folder).is_dir()] == []
