@@ -34,6 +34,13 @@ else:
 
 HOST = "127.0.0.1"
 SQLITE = {"type": "feature_repo.stores.sqlite.packed_store.PackedSqliteOnlineStore", "path": "online_store.db"}
+MILVUS = {
+    "type": "feature_repo.stores.milvus.packed_store.PackedMilvusOnlineStore",
+    "path": "online_store.db",
+    "vector_enabled": True,
+    "embedding_dim": 2,
+}
+"""The width is that of vectors whose view does not say one, as in Feast's own settings of its suite."""
 REDIS = {"type": "feature_repo.stores.redis.packed_store.PackedRedisOnlineStore"}
 
 
@@ -64,6 +71,7 @@ class ValkeyCreator(OnlineStoreCreator):  # type: ignore[misc]
 AVAILABLE_ONLINE_STORES: dict[str, tuple[dict[str, Any], Any]] = {
     "sqlite": (SQLITE, None),
     "redis": (REDIS, ValkeyCreator),
+    "milvus": (MILVUS, None),
 }
 
 __all__ = ["AVAILABLE_OFFLINE_STORES", "AVAILABLE_ONLINE_STORES"]

@@ -12,6 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,7 @@ from feature_repo.stores.engine.pulled import PulledRows
 from feature_repo.stores.engine.rows import Layout, NewestRows, digest, layout_of
 from feature_repo.stores.engine.snapshots import SnapshotRows
 from feature_repo.stores.engine.writer import ChunkWriter, LostRowsError
-from feature_repo.stores.offline.asof_join import Engine
-from feature_repo.stores.offline.asof_store import AsofOfflineStore
+from feature_repo.stores.offline.asof_store import AsofOfflineStore, Size, engine_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class ArrowComputeEngineConfig(FeastConfigBaseModel):  # type: ignore[misc]
     """Rows that are written, and held, at a time."""
     journal_directory: StrictStr = "data/materialize"
     """Folder of journals and locks, relative to the feature repo."""
-    memory_limit: StrictStr = "300MB"
+    memory_limit: Size = "300MB"
     """Memory for choosing the newest rows by keys and times; above it DuckDB spills to the temporary folder."""
 
 
@@ -101,6 +101,9 @@ class ArrowComputeEngine(ComputeEngine):  # type: ignore[misc]
         except Exception as error:
             # Feast raises it, and records no interval.
             return LocalMaterializationJob(job_id, MaterializationJobStatus.ERROR, error)
+        finally:
+            # Feast writes the whole registry next: what others recorded meanwhile must be in it.
+            registry.refresh(task.project)
         return LocalMaterializationJob(job_id, MaterializationJobStatus.SUCCEEDED)
 
     def _materialize_view(self, task: MaterializationTask) -> None:
@@ -123,9 +126,7 @@ class ArrowComputeEngine(ComputeEngine):  # type: ignore[misc]
         view, start, end = task.feature_view, task.start_time, task.end_time
         if not isinstance(self.offline_store, AsofOfflineStore):
             return PulledRows(self.offline_store, self.repo_config, view, layout, start, end)
-        options = self.repo_config.offline_store
-        folder = None if options.temp_directory is None else self._repo() / options.temp_directory
-        limits = Engine(memory_limit=self._options.memory_limit, threads=options.threads, temp_directory=folder)
+        limits = replace(engine_of(self.repo_config), memory_limit=self._options.memory_limit)
         return SnapshotRows(view, layout, self._repo(), limits, start, end)
 
     def _fingerprint(self, view: FeatureView, rows: NewestRows) -> str:

@@ -13,7 +13,7 @@ from feast import FeatureView
 
 from feature_repo.contract import EVENT_TIMESTAMP
 from feature_repo.stores.engine.rows import Layout, digest, with_entityless_key
-from feature_repo.stores.offline.asof_join import Engine, latest
+from feature_repo.stores.offline.asof_join import Engine, EngineMemoryError, latest
 from feature_repo.stores.offline.footers import read_footer
 from feature_repo.stores.offline.pages import rechunk, select_rows
 from feature_repo.stores.offline.snapshots import (
@@ -109,6 +109,11 @@ def _choose(snapshots: Snapshots, layout: Layout, engine: Engine, start: datetim
     try:
         with engine.connect() as connection:
             return latest(connection, snapshots, layout.source_keys, start, end)
+    except EngineMemoryError as error:
+        raise EngineMemoryError(
+            f"batch_engine.memory_limit must hold the keys and times of {snapshots.label} (got {engine.memory_limit}: "
+            f"{error.__cause__}); raise it, or make more room in offline_store.temp_directory"
+        ) from error
     except duckdb.Error as error:
         raise SnapshotError(
             f"{snapshots.label} must have readable files under {snapshots.files[0].parent} (got: {error}); "

@@ -10,8 +10,8 @@ Dims: N rows.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ from feature_repo.stores.milvus.search import (
     vector_field,
     wide_enough,
 )
+from feature_repo.stores.online.errors import OnlineStoreUnavailableError
 from feature_repo.stores.online.read_clock import Clock
 from feature_repo.stores.packed.cells import CellRequest, Cells
 from feature_repo.stores.packed.reads import PackedReads
@@ -96,6 +97,7 @@ class PackedMilvusOnlineStore(PackedReads, MilvusOnlineStore):  # type: ignore[m
     def __init__(self) -> None:
         super().__init__()
         self._lite: Path | None = None
+        self._has_snapshots = False
 
     def write_table(
         self,
@@ -116,12 +118,6 @@ class PackedMilvusOnlineStore(PackedReads, MilvusOnlineStore):  # type: ignore[m
         """Feast's write of protobuf rows, with the same checks and guard."""
         if data:
             self._write(config, table, batch_rows(table, data, config, self._columns(config, table)), progress)
-
-    async def online_write_batch_async(
-        self, config: RepoConfig, table: FeatureView, data: list[Any], progress: Callable[[int], Any] | None
-    ) -> None:
-        """`online_write_batch` in a thread."""
-        await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
 
     def read_cells(self, config: RepoConfig, requests: Sequence[CellRequest]) -> list[Cells]:
         """What the store holds for each request."""
@@ -159,7 +155,8 @@ class PackedMilvusOnlineStore(PackedReads, MilvusOnlineStore):  # type: ignore[m
             filters=filters,
         )
         request.check()
-        self._require(table, request.names)
+        # Feast lets a search name join keys among the features.
+        self._require(table, [name for name in request.names if name not in table.join_keys])
         return self._search(config, request)
 
     def _search(self, config: RepoConfig, request: SearchRequest) -> list[Document]:
@@ -174,7 +171,7 @@ class PackedMilvusOnlineStore(PackedReads, MilvusOnlineStore):  # type: ignore[m
             **_consistency_kwargs(settings),
         }
         collection = self._collection(config, view)
-        with named_errors(view.name, "answer a search"):
+        with self._asking(view, collection, "answer a search"):
             if request.vector is None:
                 hits = [{"entity": row} for row in self._connect(config).query(collection, **options)]
             else:
@@ -201,6 +198,7 @@ class PackedMilvusOnlineStore(PackedReads, MilvusOnlineStore):  # type: ignore[m
         self._collections.clear()
 
     def _connect(self, config: RepoConfig) -> MilvusClient:
+        self._has_snapshots = config.registry.enable_online_feature_view_versioning
         if self.client is None:
             settings = config.online_store
             if settings.path and not settings.uri:
@@ -222,25 +220,36 @@ class PackedMilvusOnlineStore(PackedReads, MilvusOnlineStore):  # type: ignore[m
         name: str = self._get_or_create_collection(config, view)["collection_name"]
         return name
 
+    @contextmanager
+    def _asking(self, view: FeatureView, collection: str, should: str) -> Iterator[None]:
+        try:
+            with named_errors(view.name, should):
+                yield
+        except OnlineStoreUnavailableError:
+            # A server that was started again may have to load it.
+            self._collections.pop(collection, None)
+            raise
+
     def _get_or_create_collection(self, config: RepoConfig, table: FeatureView) -> dict[str, Any]:
         name = _table_id(config.project, table, config.registry.enable_online_feature_view_versioning)
         client = self._connect(config)
-        if name in self._collections and client.has_collection(name):
-            known: dict[str, Any] = self._collections[name]
-            return known
+        with named_errors(table.name, "know the collection"):
+            if name in self._collections and client.has_collection(name):
+                known: dict[str, Any] = self._collections[name]
+                return known
         settings = config.online_store
         columns = self._columns(config, table)
         schema = collection_schema(table, columns, settings.varchar_max_length or 65535)
         with named_errors(table.name, "have a collection"), self._guard(config).lock:
-            if client.has_collection(name):
-                self._ensure_loaded(name)
-            else:
-                metrics = vector_metrics(table, columns, settings.metric_type)
-                build = _index_build_params(settings)
-                is_lite = self._lite is not None
-                indexes = index_parameters(schema, metrics, settings.index_type, build, is_lite=is_lite)
-                consistency = _collection_consistency_kwargs(settings)
-                client.create_collection(name, schema=schema, index_params=indexes, **consistency)
+            metrics = vector_metrics(table, columns, settings.metric_type)
+            build, is_lite = _index_build_params(settings), self._lite is not None
+            indexes = index_parameters(schema, metrics, settings.index_type, build, is_lite=is_lite)
+            if not client.has_collection(name):
+                client.create_collection(name, schema=schema, **_collection_consistency_kwargs(settings))
+            # A process may have been killed between the two.
+            if len(client.list_indexes(name)) < len(indexes):
+                client.create_index(name, indexes, sync=False)
+            self._ensure_loaded(name)
             described = client.describe_collection(name)
         found = differences(described["fields"], schema)
         if found:
@@ -252,6 +261,19 @@ class PackedMilvusOnlineStore(PackedReads, MilvusOnlineStore):  # type: ignore[m
         self._guard(config).newest.pop(name, None)
         return dict(described)
 
+    def _drop_all_version_collections(self, project: str, table: FeatureView) -> None:
+        """Drop the view's collection, and those of its Feast snapshots where the repo makes them.
+
+        Feast looks for snapshots in any repo, and takes the view `pins_v1` for one of the view `pins`.
+        """
+        name = f"{project}_{table.name}"
+        with named_errors(table.name, "drop the collection"):
+            if self._has_snapshots:
+                super()._drop_all_version_collections(project, table)
+            elif self.client is not None and self.client.has_collection(name):
+                self.client.drop_collection(name)
+                self._collections.pop(name, None)
+
     def _write(
         self, config: RepoConfig, view: FeatureView, rows: MilvusRows, progress: Callable[[int], Any] | None
     ) -> int:
@@ -259,7 +281,7 @@ class PackedMilvusOnlineStore(PackedReads, MilvusOnlineStore):  # type: ignore[m
         check_rows(view, columns, rows, config.online_store.varchar_max_length or 65535)
         collection = self._collection(config, view)
         guard = self._guard(config)
-        with named_errors(view.name, "take every row"), guard.lock:
+        with self._asking(view, collection, "take every row"), guard.lock:
             current = self._not_older(config, view, collection, rows)
             kept = rows if current.all() else rows.take(np.flatnonzero(current))
             for request in upsert_requests(view, collection, columns, kept) if kept.keys else ():
@@ -318,7 +340,7 @@ class PackedMilvusOnlineStore(PackedReads, MilvusOnlineStore):  # type: ignore[m
         asked = [columns[name] for name in request.names]
         place = {key: at for at, key in enumerate(dict.fromkeys(key.hex() for key in request.keys))}
         collection = self._collection(config, view)
-        with named_errors(view.name, "answer"):
+        with self._asking(view, collection, "answer"):
             hits = list(self._rows_of(config, view, collection, list(place), [EVENT_FIELD, *request.names]))
         held = np.full(len(place), _NO_HIT)
         held[[place[hit[primary_key(view)]] for hit in hits]] = np.arange(len(hits))

@@ -22,9 +22,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.stores.offline.gather import NO_MATCH
+from feature_repo.stores.offline.grid import MAX_ROWS, ROW_BYTES, Grid, make_grid
 from feature_repo.stores.offline.join_keys import check_keys, comparable
 from feature_repo.stores.offline.scan import NEVER, key_types, reading, scan
 from feature_repo.stores.offline.snapshots import References, Snapshots
+
+_UNITS = {"bytes": 1, "byte": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "PiB": 1 << 50}
 
 
 class EngineMemoryError(MemoryError):
@@ -84,7 +87,7 @@ class Engine:
                 f"max_temp_directory_size, lower threads, or free disk space"
             ) from error
         except duckdb.IOException as error:
-            if "space" not in str(error).lower() and str(folder) not in str(error):
+            if "no space left" not in str(error).lower() and str(folder) not in str(error):
                 raise
             raise OSError(
                 errno.ENOSPC,
@@ -109,8 +112,8 @@ class AsofQuery:
 class Matcher:
     """Answers, for block after block of entity rows, which feature row each sees.
 
-    Keys, times and references of the rows in the window are held in a table of the connection, which may spill; of
-    rows that tie only the one that wins.
+    Keys, times and references of the rows in the window are held as a `Grid` where that is possible and small, else in
+    a table of the connection, which may spill; of rows that tie only the one that wins.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class Matcher:
         query: AsofQuery,
         name: str,
         window: tuple[int, int],
+        num_candidates: int,
         only_keys_of: pa.Table | None = None,
     ) -> None:
         """Read the narrow columns.
@@ -126,6 +130,7 @@ class Matcher:
         Args:
             name: Of the table in the connection.
             window: First and last time of all entity rows, Unix microseconds.
+            num_candidates: Rows of the files in reach of the window.
             only_keys_of: Entity rows whose keys alone will be asked for; every key when none.
 
         Raises:
@@ -139,8 +144,18 @@ class Matcher:
             connection.register("wanted_keys", self._keys(only_keys_of))
             found = f"SELECT f.* FROM ({found}) f SEMI JOIN wanted_keys s ON {self._same_keys('f', 's')}"
         build = self._known_at_the_time if query.known_at_the_time else self._newest_of_ties
+        self._grid: Grid | None = None
         with reading(query.snapshots, list(query.keys)):
-            connection.execute(f"CREATE TEMP TABLE {name} AS {build(found)}")
+            if not query.known_at_the_time and num_candidates <= _most_rows(connection):
+                rows = connection.sql(found).to_arrow_table()
+                self._grid, found = make_grid(rows, len(query.keys)), "rows"
+            if self._grid is None:
+                connection.execute(f"CREATE TEMP TABLE {name} AS {build(found)}")
+
+    @property
+    def has_grid(self) -> bool:
+        """Whether it matches without DuckDB; then several threads may match at once."""
+        return self._grid is not None
 
     def match(self, rows: pa.Table, times: References) -> References:
         """Reference of the feature row that each entity row sees, or `NO_MATCH`.
@@ -156,6 +171,8 @@ class Matcher:
         if not len(times):
             return found
         keys = self._keys(rows)
+        if self._grid is not None:
+            return self._grid.match(keys.columns, times, _microseconds(self._query.ttl))
         spine = pa.table({"r": np.arange(len(times)), "at": times, **dict(zip(keys.column_names, keys, strict=True))})
         self._connection.register("spine", spine)
         matched = self._connection.sql(self._asof()).to_arrow_table()
@@ -247,6 +264,13 @@ def unix_microseconds(moment: datetime) -> int:
 def _sorted_references(connection: duckdb.DuckDBPyConnection, sql: str) -> References:
     column = connection.sql(f"{sql} ORDER BY reference").to_arrow_table()["reference"]
     return np.asarray(column, dtype=np.int64)
+
+
+def _most_rows(connection: duckdb.DuckDBPyConnection) -> int:
+    """Rows of which a grid may be made within the connection's limit of memory."""
+    (limit,) = connection.execute("SELECT current_setting('memory_limit')").fetchall()[0]
+    number, unit = str(limit).split()
+    return min(MAX_ROWS, int(float(number) * _UNITS[unit]) // ROW_BYTES)
 
 
 def _first_line(error: Exception) -> str:

@@ -88,7 +88,7 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         """
         if entity_df is None:
             raise ValueError(f"entity_df must be given (got none, with {bounds}); this store joins entity rows only")
-        engine, repo = _engine(config), _repo(config)
+        engine, repo = engine_of(config), _repo(config)
         rows = read_entity_rows(entity_df, engine)
         views = [
             view_join(view, feature_refs, rows, repo, full_feature_names, filter_by_created_timestamp)
@@ -196,11 +196,16 @@ def _pull_job(
 ) -> AsofRetrievalJob:
     # Logs are partitioned by their date, which is no feature.
     names = [name for name in dict.fromkeys(names) if name != LOG_DATE_FIELD]
-    pull = Pull(engine=_engine(config), snapshots=snapshots, names=names, start=start, end=end, keys=keys)
+    pull = Pull(engine=engine_of(config), snapshots=snapshots, names=names, start=start, end=end, keys=keys)
     return AsofRetrievalJob(pull, _repo(config), config.offline_store.block_mb * _MEGABYTE)
 
 
-def _engine(config: RepoConfig) -> Engine:
+def engine_of(config: RepoConfig) -> Engine:
+    """Limits of the configuration for a DuckDB connection.
+
+    Raises:
+        ValueError: `temp_directory` is no folder.
+    """
     options = config.offline_store
     folder = None if options.temp_directory is None else _repo(config) / options.temp_directory
     if folder is not None and not folder.is_dir():

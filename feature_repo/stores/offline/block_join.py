@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -12,10 +13,15 @@ import pyarrow as pa
 from feature_repo.stores.offline.asof_join import AsofQuery, Engine, Matcher
 from feature_repo.stores.offline.entity_rows import EntityRows
 from feature_repo.stores.offline.footers import in_window, read_footer
-from feature_repo.stores.offline.gather import Gather
+from feature_repo.stores.offline.gather import Gather, gather_all
+from feature_repo.stores.offline.snapshots import References
 
 MAX_BLOCK_ROWS = 1 << 20
 _MIN_BLOCK_ROWS = 1 << 10
+_MAX_THREADS = 8
+"""Each holds a page or two of decoded features."""
+_SELECTIVE = 4
+"""Candidates per entity row from which on it pays to look only for the keys of the entity rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,8 +64,9 @@ class Join:
         """Rows of which the features take at most about `max_bytes`."""
         width = 8.0
         for view in self.views:
-            files = view.query.snapshots.files
-            width += max(read_footer(path, "").row_bytes(view.columns) for path in (files[0], files[-1]))
+            snapshots = view.query.snapshots
+            ends = (snapshots.files[0], snapshots.files[-1])
+            width += max(read_footer(path, snapshots.label).row_bytes(view.columns) for path in ends)
         return max(_MIN_BLOCK_ROWS, min(MAX_BLOCK_ROWS, int(max_bytes / width)))
 
     def blocks(self, num_rows: int, first_row: int = 0) -> Iterator[pa.Table]:
@@ -71,21 +78,41 @@ class Join:
             EngineMemoryError: The keys and times of the views do not fit in `memory_limit`.
         """
         is_one_block = self.rows.num_rows - first_row <= num_rows
-        with ExitStack() as stack:
+        with ExitStack() as threads, ExitStack() as stack:
+            # One pool for all blocks: memory that a thread has used is not always given back when it ends.
+            pool = threads.enter_context(ThreadPoolExecutor(self._threads, thread_name_prefix="join"))
             connection = stack.enter_context(self.engine.connect())
-            parts: list[tuple[Matcher, Gather]] | None = None
+            parts: list[tuple[Matcher, Gather]] = []
             for block in self.rows.blocks(num_rows, first_row):
-                if parts is None:
-                    parts = [self._part(connection, i, block if is_one_block else None) for i in range(len(self.views))]
-                times = self.rows.times(block)
-                matches = [matcher.match(block, times) for matcher, _ in parts]
+                if not parts:
+                    parts = self._parts(connection, block if is_one_block else None)
+                matches = self._matches(parts, block, pool)
+                gathers = [gather for _, gather in parts]
                 if is_one_block:
-                    # Nothing more to match: DuckDB's memory is given back before features are read.
+                    # Nothing more to match: memory of keys and times is given back before features are read.
+                    parts.clear()
                     stack.close()
-                features = [gather.take(found) for (_, gather), found in zip(parts, matches, strict=True)]
+                features = gather_all(gathers, matches, pool, self._threads)
                 del matches
                 columns = [*block.columns, *(column for table in features for column in table.columns)]
                 yield pa.table(columns, schema=self.schema)
+
+    @property
+    def _threads(self) -> int:
+        return min(self.engine.threads or pa.cpu_count(), _MAX_THREADS)
+
+    def _parts(
+        self, connection: duckdb.DuckDBPyConnection, only_keys_of: pa.Table | None
+    ) -> list[tuple[Matcher, Gather]]:
+        return [self._part(connection, number, only_keys_of) for number in range(len(self.views))]
+
+    def _matches(
+        self, parts: Sequence[tuple[Matcher, Gather]], block: pa.Table, pool: ThreadPoolExecutor
+    ) -> list[References]:
+        times = self.rows.times(block)
+        # DuckDB itself uses all threads, and its limit of memory is for one join at a time.
+        each = pool.map if all(matcher.has_grid for matcher, _ in parts) else map
+        return list(each(lambda part: part[0].match(block, times), parts))
 
     def _part(
         self, connection: duckdb.DuckDBPyConnection, number: int, only_keys_of: pa.Table | None
@@ -98,6 +125,7 @@ class Join:
             oldest = None
         files = in_window(snapshots, oldest, window[1])
         num_candidates = sum(read_footer(snapshots.files[i], snapshots.label).metadata.num_rows for i in files)
-        is_selective = only_keys_of is not None and only_keys_of.num_rows < num_candidates
-        matcher = Matcher(connection, query, f"view_{number}", window, only_keys_of if is_selective else None)
+        is_selective = only_keys_of is not None and _SELECTIVE * only_keys_of.num_rows < num_candidates
+        wanted = only_keys_of if is_selective else None
+        matcher = Matcher(connection, query, f"view_{number}", window, num_candidates, wanted)
         return matcher, Gather(snapshots, files, view.columns, 0 if only_keys_of is not None else self.cache_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -207,9 +208,18 @@ def _from_query(sql: str, engine: Engine) -> EntityRows:
     try:
         with engine.connect() as connection:
             connection.execute(f"COPY ({sql.rstrip().rstrip(';')}) TO {literal(str(path))} (FORMAT parquet)")
-    except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as error:
+    except duckdb.IOException as error:
+        folder.cleanup()
+        if folder.name not in str(error):
+            raise ValueError(f"entity_df must be a query that DuckDB runs, or a path (got {sql!r}: {error})") from error
+        reason = f"temp_directory must have room for the result of a query ({error}); free some, or move it"
+        raise OSError(errno.ENOSPC, reason, str(path.parent.parent)) from error
+    except duckdb.Error as error:
         folder.cleanup()
         raise ValueError(f"entity_df must be a query that DuckDB runs, or a path (got {sql!r}: {error})") from error
+    except (MemoryError, OSError):
+        folder.cleanup()
+        raise
     return ParquetRows([path], folder)
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from feature_repo.stores.offline.arrow_types import conform
 from feature_repo.stores.offline.footers import naming, read_footer
 from feature_repo.stores.offline.snapshots import REFERENCE_SHIFT, References, SnapshotError, Snapshots
-from feature_repo.stores.offline.take import take
+from feature_repo.stores.offline.take import take, whole
 
 PAGE_ROWS = 1 << 14
 _READ_BUFFER_BYTES = 1 << 20
@@ -47,11 +47,20 @@ def read_pages(snapshots: Snapshots, group: RowGroup, columns: Mapping[str, pa.F
     """Columns of a row group as the fields they become, `PAGE_ROWS` rows at a time.
 
     Raises:
-        SnapshotError: The file is damaged or lacks a column, or holds values that do not fit a field.
+        SnapshotError: The file is damaged or lacks a column, or holds values that do not fit a field, or it was written
+            again since the row groups were listed.
     """
     path = snapshots.files[group.file]
     partition = snapshots.partition(group.file)
-    held = read_footer(path, snapshots.label).schema.names
+    footer = read_footer(path, snapshots.label)
+    is_there = group.group < footer.metadata.num_row_groups
+    if not is_there or footer.num_rows(group.group) != group.num_rows:
+        got = f"{footer.num_rows(group.group)} rows" if is_there else "none"
+        raise SnapshotError(
+            f"{snapshots.label}: {path} must not change while it is read (row group {group.group} had "
+            f"{group.num_rows} rows, got {got}); run again"
+        )
+    held = footer.schema.names
     absent = sorted(name for name in columns if name not in held and name not in partition)
     if absent:
         raise SnapshotError(
@@ -115,6 +124,6 @@ def _selected(
             yield page
         elif first < last:
             chosen = rows[first:last] - start
-            arrays = [take(column.combine_chunks(), chosen) for column in page.columns]
+            arrays = [take(whole(column), chosen) for column in page.columns]
             yield pa.table(arrays, schema=page.schema)
         start += page.num_rows

@@ -74,8 +74,16 @@ def reading(snapshots: Snapshots, keys: Sequence[str]) -> Iterator[None]:
     """
     try:
         yield
-    except (duckdb.OutOfMemoryException, duckdb.IOException):
+    except duckdb.OutOfMemoryException:
         raise
+    except duckdb.IOException as error:
+        damaged = [path for path in snapshots.files if f'"{path}"' in str(error)]
+        if not damaged:
+            raise
+        raise SnapshotError(
+            f"{snapshots.label}: {damaged[0]} must be a whole parquet file (got: {error}); restore it, or delete it "
+            f"and write it again"
+        ) from error
     except duckdb.Error as error:
         for path in snapshots.files:
             held = read_footer(path, snapshots.label).schema.names

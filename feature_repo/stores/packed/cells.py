@@ -1,14 +1,14 @@
 """What a packed store is asked for and what it answers: serialised values, and one of three states per row.
 
-Dims: N entity keys.
+Dims: N entity keys, W bytes of one value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, runtime_checkable
+from typing import Protocol, overload, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,31 @@ _MICROSECOND = timedelta(microseconds=1)
 
 Integers = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int8]
+Bytes = npt.NDArray[np.uint8]
+
+
+class FixedWidthColumn(Sequence[bytes]):
+    """Serialised values that all take the same number of bytes; they become objects only when they are looked at."""
+
+    __slots__ = ("rows",)
+
+    def __init__(self, rows: Bytes) -> None:
+        self.rows = rows
+        """The values [N, W], W at least 1."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[bytes]:
+        joined, width = self.rows.tobytes(), self.rows.shape[1]
+        return (joined[start : start + width] for start in range(0, len(joined), width))
+
+    @overload
+    def __getitem__(self, place: int) -> bytes: ...
+    @overload
+    def __getitem__(self, place: slice) -> FixedWidthColumn: ...
+    def __getitem__(self, place: int | slice) -> bytes | FixedWidthColumn:
+        return FixedWidthColumn(self.rows[place]) if isinstance(place, slice) else self.rows[place].tobytes()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,8 +98,10 @@ def status_codes(event_micros: Integers, ttl: timedelta | None, now: int, *, sta
         stands: unless time stands still.
     """
     codes = np.full(len(event_micros), IS_PRESENT, np.int8)
-    if ttl:
-        codes[event_micros < now - ttl // _MICROSECOND] = IS_OUTSIDE_MAX_AGE
+    oldest = now - ttl // _MICROSECOND if ttl else NO_TIME + 1
+    if not len(codes) or (event_micros.min() >= oldest and (stands or event_micros.max() <= now)):
+        return codes
+    codes[event_micros < oldest] = IS_OUTSIDE_MAX_AGE
     if not stands:
         codes[event_micros > now] = IS_MISSING
     codes[event_micros == NO_TIME] = IS_MISSING

@@ -21,6 +21,7 @@ from feast.type_map import feast_value_type_to_python_type
 from feast.types import FeastType, from_feast_to_pyarrow_type
 
 from feature_repo.stores.online.values import column_array
+from feature_repo.stores.packed.cells import FixedWidthColumn
 from feature_repo.stores.packed.encode import (
     ARROW_TYPES,
     BOOL_TAG,
@@ -43,6 +44,8 @@ _TEXT_TAGS = TEXT_TAGS | {
     ValueType.TIME_UUID: b"\xaa\x02",
     ValueType.DECIMAL: b"\xe2\x02",
 }
+_LARGEST_BYTE = 127
+"""Largest varint of one byte."""
 _KEPT_AS_TEXT = (ValueType.JSON, ValueType.UUID, ValueType.TIME_UUID, ValueType.DECIMAL)
 
 
@@ -96,6 +99,8 @@ def _through_protobuf(values: Stored, kind: ValueType, arrow: pa.DataType | None
 
 def _held(values: Stored, wanted: Mask) -> tuple[Sequence[bytes], Mask]:
     """Messages that are to be decoded, and which rows they belong to."""
+    if isinstance(values, FixedWidthColumn):
+        return (values if wanted.all() else FixedWidthColumn(values.rows[wanted])), wanted
     if wanted.all() and all(values):
         return cast(Sequence[bytes], values), wanted
     places = np.fromiter(map(bool, values), np.bool_, len(values)) & wanted
@@ -120,18 +125,27 @@ def decode_matrix(values: Stored, kind: ValueType, wanted: Mask) -> Matrix:
 
 
 def _matrix(held: Sequence[bytes], kind: ValueType) -> Matrix:
-    length = len(held[0])
-    header = _header_of(kind, length)
-    if header is not None and set(map(len, held)) == {length}:
-        rows = np.frombuffer(b"".join(held), np.uint8).reshape(len(held), length)
-        if (rows[:, : len(header)] == np.frombuffer(header, np.uint8)).all():
-            numbers = np.ascontiguousarray(rows[:, len(header) :]).view(PACKED_WIDTHS[kind][0])
-            return numbers.astype(np.float32, copy=False)
+    if (numbers := _even_numbers(held, kind)) is not None:
+        return numbers.astype(np.float32, copy=False)
     lists = [_numbers(value) for value in held]
     widths = sorted(set(map(len, lists)))
     if len(widths) != 1:
         raise ValueError(f"vectors must be of one width (got widths {widths}); write them again")
     return np.array(lists, np.float32)
+
+
+def _even_numbers(held: Sequence[bytes], kind: ValueType) -> npt.NDArray[Any] | None:
+    """Numbers of packed lists of one width [N, D], in memory of their own; None if the messages are not that."""
+    if isinstance(held, FixedWidthColumn):
+        rows = held.rows
+    elif len(set(map(len, held))) == 1:
+        rows = np.frombuffer(b"".join(held), np.uint8).reshape(len(held), -1)
+    else:
+        return None
+    header = _header_of(kind, rows.shape[1])
+    if not header or not (rows[:, : len(header)] == np.frombuffer(header, np.uint8)).all():
+        return None
+    return np.array(rows[:, len(header) :], order="C").view(PACKED_WIDTHS[kind][0])
 
 
 def _numbers(value: bytes) -> list[float]:
@@ -155,6 +169,8 @@ def _header_of(kind: ValueType, length: int) -> bytes | None:
 
 
 def _bytes_of(held: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    if isinstance(held, FixedWidthColumn):
+        return held.rows.ravel(), np.full(len(held), held.rows.shape[1])
     lengths = np.fromiter(map(len, held), np.int64, len(held))
     return np.frombuffer(b"".join(held), np.uint8), lengths
 
@@ -195,6 +211,8 @@ def _booleans(held: Sequence[bytes], kind: ValueType, arrow: pa.DataType) -> pa.
 
 def _texts(held: Sequence[bytes], kind: ValueType, arrow: pa.DataType) -> pa.Array | None:
     tag = _TEXT_TAGS[kind]
+    if (found := _short_texts(held, tag)) is not None:
+        return found.cast(arrow)
     headers = {length: _text_header(tag, length) for length in set(map(len, held))}
     parts = []
     for value in held:
@@ -203,6 +221,22 @@ def _texts(held: Sequence[bytes], kind: ValueType, arrow: pa.DataType) -> pa.Arr
             return None
         parts.append(value[len(header) :])
     return pa.array(parts, pa.binary()).cast(arrow)
+
+
+def _short_texts(held: Sequence[bytes], tag: bytes) -> pa.Array | None:
+    """Texts whose size takes one byte, without looking at them one by one; None if there are others."""
+    joined, lengths = _bytes_of(held)
+    num_header = len(tag) + 1
+    sizes, starts = lengths - num_header, np.cumsum(lengths) - lengths
+    if len(held) == 0 or sizes.min() < 0 or sizes.max() > _LARGEST_BYTE:
+        return None
+    headers = joined[starts[:, None] + np.arange(num_header)]
+    if not (headers[:, :-1] == np.frombuffer(tag, np.uint8)).all() or not (headers[:, -1] == sizes).all():
+        return None
+    kept = np.ones(len(joined), np.bool_)
+    kept[starts[:, None] + np.arange(num_header)] = False
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    return pa.Array.from_buffers(pa.binary(), len(held), [None, pa.py_buffer(offsets), pa.py_buffer(joined[kept])])
 
 
 def _text_header(tag: bytes, length: int) -> bytes:
@@ -214,6 +248,9 @@ def _text_header(tag: bytes, length: int) -> bytes:
 
 
 def _packed_lists(held: Sequence[bytes], kind: ValueType, arrow: pa.DataType) -> pa.Array | None:
+    if (numbers := _even_numbers(held, kind)) is not None:
+        ends = np.arange(len(held) + 1, dtype=np.int32) * np.int32(numbers.shape[1])
+        return _lists(ends, numbers.ravel(), arrow)
     headers = {length: _header_of(kind, length) for length in set(map(len, held))}
     parts = []
     for value in held:
@@ -223,8 +260,11 @@ def _packed_lists(held: Sequence[bytes], kind: ValueType, arrow: pa.DataType) ->
         parts.append(value[len(header) :])
     dtype, width = PACKED_WIDTHS[kind]
     offsets = np.concatenate([[0], np.cumsum([len(part) // width for part in parts])]).astype(np.int32)
-    flat = pa.array(np.frombuffer(b"".join(parts), dtype), arrow.value_type)
-    return pa.ListArray.from_arrays(pa.array(offsets), flat, type=arrow)
+    return _lists(offsets, np.frombuffer(b"".join(parts), dtype), arrow)
+
+
+def _lists(offsets: npt.NDArray[np.int32], numbers: npt.NDArray[Any], arrow: pa.DataType) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(numbers, arrow.value_type), type=arrow)
 
 
 _DECODERS: dict[ValueType, Callable[[Sequence[bytes], ValueType, Any], pa.Array | None]] = {

@@ -48,6 +48,31 @@ class ReadView:
     asked_keys: tuple[str, ...]
     """Join keys as a caller names them, in the same order."""
 
+    def field(self, name: str) -> Field:
+        """A feature by its name.
+
+        Raises:
+            ValueError: There is none of it.
+        """
+        for field in self.fields:
+            if field.name == name:
+                return field
+        known = [field.name for field in self.fields]
+        raise ValueError(f"field must be one of {known} of feature view {self.name} (got {name!r})")
+
+    def vector(self) -> Field:
+        """The one vector.
+
+        Raises:
+            ValueError: There is none, or are several.
+        """
+        declared = [field for field in self.fields if is_vector(field)]
+        vectors = declared or [field for field in self.fields if _may_be_vector(field)]
+        if len(vectors) != 1:
+            names = [field.name for field in vectors]
+            raise ValueError(f"feature view {self.name} must have one vector (it has {names}); name the field")
+        return vectors[0]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedRows:
@@ -76,7 +101,7 @@ class PackedRows:
         Raises:
             ValueError: The view has no such field or several vectors, or what is stored is not of one width.
         """
-        chosen = self._vector() if field is None else self._field(field)
+        chosen = self.read_view.vector() if field is None else self.read_view.field(field)
         values = self.cells.values[self.read_view.fields.index(chosen)]
         try:
             found = decode_matrix(values, chosen.dtype.to_value_type(), self.codes == IS_PRESENT)
@@ -88,7 +113,7 @@ class PackedRows:
 
     def column(self, field: str) -> pa.Array:
         """Values of a field in its Arrow type [N]; null unless present."""
-        chosen = self._field(field)
+        chosen = self.read_view.field(field)
         values = self.cells.values[self.read_view.fields.index(chosen)]
         kind, arrow = chosen.dtype.to_value_type(), arrow_type(chosen.dtype)
         return decode_column(values, kind, arrow, self.codes == IS_PRESENT)
@@ -97,25 +122,6 @@ class PackedRows:
         """A column per field that is no vector."""
         plain = [field.name for field in self.read_view.fields if not _may_be_vector(field)]
         return pa.table({name: self.column(name) for name in plain})
-
-    def _field(self, name: str) -> Field:
-        for field in self.read_view.fields:
-            if field.name == name:
-                return field
-        known = [field.name for field in self.read_view.fields]
-        raise ValueError(f"field must be one of {known} of feature view {self.read_view.name} (got {name!r})")
-
-    def _vector(self) -> Field:
-        fields = self.read_view.fields
-        vectors = [field for field in fields if is_vector(field)] or [
-            field for field in fields if _may_be_vector(field)
-        ]
-        if len(vectors) != 1:
-            names = [field.name for field in vectors]
-            raise ValueError(
-                f"feature view {self.read_view.name} must have one vector (it has {names}); name the field"
-            )
-        return vectors[0]
 
 
 def _may_be_vector(field: Field) -> bool:
@@ -150,9 +156,11 @@ class PackedReader:
         Returns:
             Vectors are NaN unless the status is `present`; event timestamps are NaT where it is `missing`.
         """
-        names = None if field is None else {view: [field]}
-        (rows,) = self.read([view], ids, now=now, fields=names).values()
-        return rows.matrix(field), rows.event_timestamps, rows.status
+        _check_moment(now)
+        (whole,) = self.views([view])
+        chosen = whole.vector() if field is None else whole.field(field)
+        (rows,) = self.read_views([replace(whole, fields=(chosen,))], ids, now).values()
+        return rows.matrix(chosen.name), rows.event_timestamps, rows.status
 
     def read(
         self,
@@ -174,8 +182,7 @@ class PackedReader:
             ValueError: A view or field is unknown, or a key is not of the declared type.
             OnlineStoreUnavailableError: The store did not answer.
         """
-        if now is not None and now.tzinfo is None:
-            raise ValueError(f"now must have a time zone (got {now!r})")
+        _check_moment(now)
         return self.read_views([_narrowed(view, fields) for view in self.views(what)], ids, now)
 
     def read_views(self, views: Sequence[ReadView], ids: Ids, now: datetime | None) -> dict[str, PackedRows]:
@@ -250,14 +257,15 @@ def read_view(view: FeatureView, projection: Any | None = None) -> ReadView:
     )
 
 
+def _check_moment(now: datetime | None) -> None:
+    if now is not None and now.tzinfo is None:
+        raise ValueError(f"now must have a time zone (got {now!r})")
+
+
 def _narrowed(view: ReadView, fields: Mapping[str, Sequence[str]] | None) -> ReadView:
     if fields is None or view.name not in fields:
         return view
-    by_name = {field.name: field for field in view.fields}
-    unknown = [name for name in fields[view.name] if name not in by_name]
-    if unknown:
-        raise ValueError(f"fields must be of feature view {view.name}: {sorted(by_name)} (got {unknown})")
-    return replace(view, fields=tuple(by_name[name] for name in fields[view.name]))
+    return replace(view, fields=tuple(map(view.field, fields[view.name])))
 
 
 def _keys(view: ReadView, ids: Ids) -> list[bytes]:

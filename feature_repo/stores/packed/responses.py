@@ -1,25 +1,26 @@
-"""Feast's online response made from stored bytes: a feature's column is one message, parsed at once.
+"""Feast's online response made from stored bytes: all columns of a view are parsed at once.
 
-Source: protos/feast/serving/ServingService.proto of Feast 0.67, message `GetOnlineFeaturesResponse.FeatureVector`.
+Source: protos/feast/serving/ServingService.proto of Feast 0.67, message `GetOnlineFeaturesResponse`.
 Dims: N keys, R rows of the response.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 from feast import FeatureView
-from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
+from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 
 from feature_repo.stores.packed.cells import IS_MISSING, IS_PRESENT, STATUSES, Cells, Codes
 from feature_repo.stores.packed.times import encode_time
 from feature_repo.stores.packed.varints import varint
 
-_FEAST_STATUSES = np.array([FieldStatus.PRESENT, FieldStatus.NOT_FOUND, FieldStatus.OUTSIDE_MAX_AGE], np.uint8)
+_FEAST_STATUSES = bytes((FieldStatus.PRESENT, FieldStatus.NOT_FOUND, FieldStatus.OUTSIDE_MAX_AGE))
+_RESULT, _VALUE, _STATUSES, _TIME = b"\x12", b"\x0a", b"\x12", b"\x1a"
+"""Tags of a column in the response, and of what a column holds."""
 assert len(_FEAST_STATUSES) == len(STATUSES)
 
 
@@ -32,18 +33,38 @@ def append_view(
         names: Columns of the response, one per feature of `cells`.
         places: For each of R rows which of N keys it shows.
     """
-    times = [b"" if code == IS_MISSING else encode_time(micros) for code, micros in _pairs(codes, cells)]
-    expanded = [times[place] for place in places]
-    tail = b"".join(chain.from_iterable(zip(map(_time_header, map(len, expanded)), expanded, strict=True)))
-    present = 0
-    for name, values in zip(names, cells.values, strict=True):
-        held = [code == IS_PRESENT and value is not None for code, value in zip(codes.tolist(), values, strict=True)]
-        statuses = np.where((codes == IS_PRESENT) & ~np.array(held, bool), IS_MISSING, codes)[places]
-        body = _value_bytes(values, held, places) + _status_bytes(_FEAST_STATUSES[statuses].tobytes()) + tail
-        response.metadata.feature_names.val.append(name)
-        response.results.append(GetOnlineFeaturesResponse.FeatureVector.FromString(body))
-        present += int((statuses == IS_PRESENT).sum())
+    known = codes.tolist()
+    moments = [b"" if code == IS_MISSING else encode_time(micros) for code, micros in _pairs(known, cells)]
+    times = _repeated(_time_header, moments, places)
+    absent = [place for place, code in enumerate(known) if code != IS_PRESENT]
+    statuses = bytes([_FEAST_STATUSES[code] for code in known])
+    # Most features of a view have the same statuses.
+    ends: dict[bytes, tuple[bytes, int]] = {}
+    columns, present = [], 0
+    for values in cells.values:
+        shown, own = _shown(values, absent, statuses)
+        if own not in ends:
+            of_rows = bytes([own[place] for place in places])
+            ends[own] = (_field(_STATUSES, of_rows) + times, of_rows.count(FieldStatus.PRESENT))
+        end, num_present = ends[own]
+        columns.append(_field(_RESULT, _repeated(_value_header, shown, places) + end))
+        present += num_present
+    response.metadata.feature_names.val.extend(names)
+    response.MergeFromString(b"".join(columns))
     _count(view, present, len(names) * len(places) - present)
+
+
+def _shown(values: Sequence[bytes | None], absent: list[int], statuses: bytes) -> tuple[Sequence[bytes], bytes]:
+    """Value and status of each key; a row that is present but lacks this feature has none."""
+    held = list(values)
+    for place in absent:
+        held[place] = b""
+    if None not in held:
+        return cast(list[bytes], held), statuses
+    own = bytes(
+        [FieldStatus.NOT_FOUND if value is None else status for value, status in zip(held, statuses, strict=True)]
+    )
+    return [value or b"" for value in held], own
 
 
 def append_version(response: Any, view: FeatureView) -> None:
@@ -55,28 +76,28 @@ def append_version(response: Any, view: FeatureView) -> None:
         known.version = getattr(view, "current_version_number", 0) or 0
 
 
-def _pairs(codes: Codes, cells: Cells) -> zip[tuple[int, int]]:
-    return zip(codes.tolist(), cells.event_micros.tolist(), strict=True)
+def _pairs(codes: list[int], cells: Cells) -> zip[tuple[int, int]]:
+    return zip(codes, cells.event_micros.tolist(), strict=True)
 
 
-def _value_bytes(values: Sequence[bytes | None], held: list[bool], places: list[int]) -> bytes:
-    shown = [(value or b"") if keep else b"" for value, keep in zip(values, held, strict=True)]
-    expanded = [shown[place] for place in places]
-    return b"".join(chain.from_iterable(zip(map(_value_header, map(len, expanded)), expanded, strict=True)))
+def _repeated(header: Callable[[int], bytes], messages: Sequence[bytes], places: list[int]) -> bytes:
+    """Messages of R rows as a repeated field."""
+    expanded = [messages[place] for place in places]
+    return b"".join(chain.from_iterable(zip(map(header, map(len, expanded)), expanded, strict=True)))
 
 
-def _status_bytes(statuses: bytes) -> bytes:
-    return b"\x12" + varint(len(statuses)) + statuses if statuses else b""
+def _field(tag: bytes, content: bytes) -> bytes:
+    return tag + varint(len(content)) + content
 
 
 @lru_cache(maxsize=4096)
 def _value_header(length: int) -> bytes:
-    return b"\x0a" + varint(length)
+    return _VALUE + varint(length)
 
 
 @lru_cache(maxsize=64)
 def _time_header(length: int) -> bytes:
-    return b"\x1a" + varint(length)
+    return _TIME + varint(length)
 
 
 def _count(view: FeatureView, num_present: int, num_absent: int) -> None:

@@ -6,7 +6,7 @@ Dims: N rows, F features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -46,11 +46,31 @@ class RowChunk:
     texts: Callable[[], Texts]
     """Per feature, values as text where Feast keeps them so; made only by stores that do."""
 
+    def take(self, rows: Integers) -> RowChunk:
+        """Some of the rows, in the order asked for."""
+        places = rows.tolist()
+        return replace(
+            self,
+            keys=[self.keys[place] for place in places],
+            values=[[values[place] for place in places] for values in self.values],
+            event_micros=self.event_micros[rows],
+            created_micros=self.created_micros[rows],
+            texts=lambda: [[texts[place] for place in places] for texts in self.texts()],
+        )
 
-def table_chunks(table: CheckedTable, *, num_rows: int, key_suffix: bytes = b"") -> Iterator[RowChunk]:
-    """The rows of a checked table that are to be written, `num_rows` at a time."""
+    def by_key(self) -> RowChunk:
+        """The rows by ascending key."""
+        return self.take(np.array(sorted(range(len(self.keys)), key=self.keys.__getitem__), np.int64))
+
+
+def table_chunks(
+    table: CheckedTable, *, num_rows: int, key_suffix: bytes = b"", by_key: bool = False
+) -> Iterator[RowChunk]:
+    """The rows of a checked table that are to be written, `num_rows` at a time, on demand by ascending key."""
     keys = entity_keys(table.join_keys, table.key_columns, key_suffix)
     kept = newest_rows(keys, table.event_micros, table.created_micros)
+    if by_key:
+        kept = np.array(sorted(kept.tolist(), key=keys.__getitem__), np.int64)
     for start in range(0, len(kept), num_rows):
         rows = kept[start : start + num_rows]
         columns = [_taken(column, rows) for column in table.columns]
@@ -72,7 +92,7 @@ def _taken(column: pa.Array | list[bytes], rows: Integers) -> pa.Array | list[by
     """Rows of a column; of an Arrow array without a copy where they are consecutive."""
     if isinstance(column, list):
         return [column[row] for row in rows.tolist()]
-    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+    if len(rows) and (np.diff(rows) == 1).all():
         return column.slice(int(rows[0]), len(rows))
     return column.take(pa.array(rows))
 
@@ -98,7 +118,13 @@ def _column_texts(column: pa.Array | list[bytes]) -> list[str | None]:
         return list(column.to_pylist())
     if pa.types.is_timestamp(column.type):
         return [None] * len(column)
-    return [None if value is None or value != value else str(value) for value in column.to_pylist()]
+    if pa.types.is_boolean(column.type) or column.null_count:
+        return [None if value is None or value != value else str(value) for value in column.to_pylist()]
+    values = column.to_numpy()
+    texts: list[str | None] = list(map(str, values.tolist()))
+    for row in np.flatnonzero(values != values).tolist():
+        texts[row] = None
+    return texts
 
 
 def batch_chunks(

@@ -1,15 +1,18 @@
 """Reading and writing cells of one of Feast's SQLite tables: a row per entity key and feature.
 
+Bytes are passed as `bytearray`: for `bytes` Python's sqlite3 looks for an adapter every time, which takes longer than
+all else that it does with a parameter.
+
 Dims: N rows, F features.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,7 @@ from feature_repo.stores.sqlite.times import stock_seconds, stored_micros
 
 KEYS_PER_QUERY = 10_000
 """Keys of one query; SQLite takes 32,766 parameters."""
-ROWS_PER_STATEMENT = 8
+ROWS_PER_STATEMENT = 16
 """Rows of one insert; a statement per cell costs twice as much."""
 _MAX_PARAMETERS = 30_000
 _CACHE_KIB = 65_536
@@ -56,32 +59,25 @@ class TableWriter:
         add_micros_column(connection, table)
         # Feast's index repeats the first column of the primary key's; keeping it in step takes a third of a write.
         connection.execute(f"DROP INDEX IF EXISTS {quoted(table + '_ek')}")
+        (last_key,) = connection.execute(f"SELECT MAX(entity_key) FROM {quoted(table)}").fetchone()
+        self._last_key: bytes = last_key or b""
 
     def newer_rows(self, chunk: RowChunk) -> RowChunk:
-        """Rows of a chunk that are not older than what the table holds, by entity key."""
-        held = self._held_micros(chunk.keys)
-        order = sorted(
-            (key, place)
-            for place, (key, micros) in enumerate(zip(chunk.keys, chunk.event_micros.tolist(), strict=True))
-            if held.get(key, NO_TIME) <= micros
-        )
-        places = [place for _, place in order]
-        rows = np.array(places, np.int64)
-        return replace(
-            chunk,
-            keys=[key for key, _ in order],
-            values=[[values[place] for place in places] for values in chunk.values],
-            event_micros=chunk.event_micros[rows],
-            created_micros=chunk.created_micros[rows],
-            texts=lambda: [[texts[place] for place in places] for texts in chunk.texts()],
-        )
+        """Rows of a chunk that are not older than what the table holds; the chunk is by ascending entity key."""
+        known = bisect_right(chunk.keys, self._last_key)
+        held = self._held_micros(chunk.keys[:known])
+        self._last_key = max(self._last_key, *chunk.keys[-1:])
+        if not held:
+            return chunk
+        moments = np.array([held.get(key, NO_TIME) for key in chunk.keys], np.int64)
+        return chunk.take(np.flatnonzero(moments <= chunk.event_micros))
 
     def _held_micros(self, keys: Sequence[bytes]) -> dict[bytes, int]:
         held: dict[bytes, int] = {}
         columns = "entity_key, MAX(CAST(event_ts AS INTEGER)), event_us"
         for some in _parts(keys, KEYS_PER_QUERY):
             query = f"SELECT {columns} FROM {quoted(self._table)} WHERE entity_key IN ({_marks(len(some))}) GROUP BY 1"
-            for key, event_ts, event_us in self._connection.execute(query, some):
+            for key, event_ts, event_us in self._connection.execute(query, list(map(bytearray, some))):
                 held[key] = stored_micros(event_ts, event_us)
         return held
 
@@ -89,26 +85,35 @@ class TableWriter:
         """Write all rows of a chunk."""
         if not chunk.names:
             return
-        rows = _row_values(chunk)
-        most = max(1, min(ROWS_PER_STATEMENT, _MAX_PARAMETERS // (2 * len(chunk.names) + 4)))
+        texts = chunk.texts()
+        with_text = tuple(any(text is not None for text in column) for column in texts)
+        rows = _row_values(chunk, [column for column, held in zip(texts, with_text, strict=True) if held])
+        most = max(1, min(ROWS_PER_STATEMENT, _MAX_PARAMETERS // _row_parameters(with_text)))
         while some := list(islice(rows, most)):
-            statement = _insert_statement(self._table, len(chunk.names), len(some))
+            statement = _insert_statement(self._table, with_text, len(some))
             self._connection.execute(statement, (*chunk.names, *chain.from_iterable(some)))
 
 
+def _row_parameters(with_text: tuple[bool, ...]) -> int:
+    """Key, three times, a value a feature, and texts."""
+    return 4 + len(with_text) + sum(with_text)
+
+
 @lru_cache(maxsize=64)
-def _insert_statement(table: str, num_names: int, num_rows: int) -> str:
+def _insert_statement(table: str, with_text: tuple[bool, ...], num_rows: int) -> str:
     """An insert whose parameters are the features' names, then the values of each row as `_row_values` has them.
 
-    What the cells of a row share is passed once.
+    What the cells of a row share is passed once, and texts only of features that have some.
     """
+    num_names = len(with_text)
     cells = []
     for row in range(num_rows):
-        first = num_names + row * (2 * num_names + 4) + 1
-        key, seconds, created, micros = (f"?{first + place}" for place in range(4))
-        for place in range(num_names):
-            value, text = first + 4 + place, first + 4 + num_names + place
-            cells.append(f"({key}, ?{place + 1}, ?{value}, ?{text}, {seconds}, {created}, {micros})")
+        parameters = count(num_names + row * _row_parameters(with_text) + 1)
+        key, seconds, created, micros = (f"?{next(parameters)}" for _ in range(4))
+        values = [f"?{next(parameters)}" for _ in with_text]
+        texts = [f"?{next(parameters)}" if held else "NULL" for held in with_text]
+        for name, (value, text) in enumerate(zip(values, texts, strict=True), 1):
+            cells.append(f"({key}, ?{name}, {value}, {text}, {seconds}, {created}, {micros})")
     changes = ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS[2:])
     return (
         f"INSERT INTO {quoted(table)} ({', '.join(_COLUMNS)}) VALUES {', '.join(cells)} "
@@ -116,20 +121,30 @@ def _insert_statement(table: str, num_names: int, num_rows: int) -> str:
     )
 
 
-def _row_values(chunk: RowChunk) -> Iterator[tuple[Any, ...]]:
-    """Of each row its key, its times, F values and F texts."""
+def _row_values(chunk: RowChunk, texts: Sequence[list[str | None]]) -> Iterator[tuple[Any, ...]]:
+    """Of each row its key, its times, values and texts."""
     micros = chunk.event_micros.tolist()
     seconds = list(map(stock_seconds, micros))
     created = [None if moment == NO_TIME else stock_seconds(moment) for moment in chunk.created_micros.tolist()]
-    return zip(chunk.keys, seconds, created, micros, *chunk.values, *chunk.texts(), strict=True)
+    values = [map(bytearray, column) for column in chunk.values]
+    return zip(map(bytearray, chunk.keys), seconds, created, micros, *values, *texts, strict=True)
 
 
 def read_table(connection: sqlite3.Connection, table: str, request: CellRequest) -> Cells:
     """What a table holds of the features and keys of a request."""
+    try:
+        return _read_cells(connection, table, request, "event_us")
+    except sqlite3.OperationalError as error:
+        if "no such column: event_us" not in str(error):
+            raise
+        # A table that only Feast's own client has written.
+        return _read_cells(connection, table, request, "NULL")
+
+
+def _read_cells(connection: sqlite3.Connection, table: str, request: CellRequest, moment: str) -> Cells:
     places = {key: place for place, key in enumerate(request.keys)}
     columns: dict[str, list[bytes | None]] = {name: [None] * len(request.keys) for name in request.names}
-    micros = np.full(len(request.keys), NO_TIME)
-    moment = "event_us" if _has_micros(connection, table) else "NULL"
+    micros = [NO_TIME] * len(request.keys)
     wanted = list(request.names)
     for some in _parts(list(places), KEYS_PER_QUERY):
         # A computed column has no declared type, for which sqlite3 would call a converter on every cell.
@@ -137,11 +152,13 @@ def read_table(connection: sqlite3.Connection, table: str, request: CellRequest)
             f"SELECT entity_key, feature_name, value, CAST(event_ts AS INTEGER), {moment} FROM {quoted(table)} "
             f"WHERE entity_key IN ({_marks(len(some))}) AND feature_name IN ({_marks(len(wanted))})"
         )
-        for key, name, value, event_ts, event_us in connection.execute(query, [*some, *wanted]).fetchall():
+        parameters = [*map(bytearray, some), *wanted]
+        for key, name, value, event_ts, event_us in connection.execute(query, parameters).fetchall():
             place = places[key]
             columns[name][place] = value
-            micros[place] = max(int(micros[place]), stored_micros(event_ts, event_us))
-    return _repeated(request, places, Cells(values=list(columns.values()), event_micros=micros))
+            micros[place] = max(micros[place], stored_micros(event_ts, event_us))
+    cells = Cells(values=list(columns.values()), event_micros=np.array(micros, np.int64))
+    return _repeated(request, places, cells)
 
 
 def _repeated(request: CellRequest, places: dict[bytes, int], cells: Cells) -> Cells:

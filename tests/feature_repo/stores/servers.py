@@ -1,8 +1,12 @@
-"""Redis-compatible servers of tests: one server, a cluster, a Sentinel."""
+"""Redis-compatible servers of tests: one server, a cluster, a Sentinel.
+
+They are Valkey's, unless the environment variable HEADWATER_REDIS_SERVER names another program.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import time
@@ -28,7 +32,8 @@ def running(folder: Path, *options: str, port: int | None = None) -> Iterator[in
     """A server in memory; gives its port, and kills it afterwards."""
     chosen = port or free_port()
     folder.mkdir(parents=True, exist_ok=True)
-    command = [str(get_binary_path()), *_config(folder, options), "--port", str(chosen), "--bind", HOST, "--save", ""]
+    program = os.environ.get("HEADWATER_REDIS_SERVER") or str(get_binary_path())
+    command = [program, *_config(folder, options), "--port", str(chosen), "--bind", HOST, "--save", ""]
     with subprocess.Popen([*command, "--dir", str(folder)], stdout=subprocess.DEVNULL) as server:
         try:
             _wait_for(chosen)

@@ -19,6 +19,9 @@ MOMENT = pa.timestamp("us", tz="UTC")
 ENGINE = "feature_repo.stores.engine.compute_engine.ArrowComputeEngine"
 ASOF = "feature_repo.stores.offline.asof_store.AsofOfflineStore"
 PACKED_SQLITE = "feature_repo.stores.sqlite.packed_store.PackedSqliteOnlineStore"
+PACKED_REDIS = "feature_repo.stores.redis.packed_store.PackedRedisOnlineStore"
+PACKED_MILVUS = "feature_repo.stores.milvus.packed_store.PackedMilvusOnlineStore"
+REGISTRY = "feature_repo.stores.sqlite.registry.SqliteRegistryStore"
 DIM = 3
 
 PIN = Entity(name="pin", join_keys=["pin_id"], value_type=ValueType.INT64)
@@ -34,16 +37,18 @@ def open_repo(
     views: Sequence[Any],
     *,
     engine: dict[str, Any] | str | None = None,
-    offline: str = ASOF,
-    online: str = PACKED_SQLITE,
+    offline: str | dict[str, Any] = ASOF,
+    online: str | dict[str, Any] = PACKED_SQLITE,
+    registry: dict[str, Any] | None = None,
 ) -> FeatureStore:
     """A store with the views applied; the engine is ours, with chunks of two rows, unless told otherwise."""
+    in_file = {"type": online, "path": str(folder / "data" / "online.db")}
     settings: dict[str, Any] = {
         "project": "engine",
         "provider": "local",
-        "registry": {"path": str(folder / "data" / "registry.db")},
-        "offline_store": {"type": offline},
-        "online_store": {"type": online, "path": str(folder / "data" / "online.db")},
+        "registry": {"path": str(folder / "data" / "registry.db"), **(registry or {})},
+        "offline_store": {"type": offline} if isinstance(offline, str) else offline,
+        "online_store": in_file if isinstance(online, str) else online,
         "batch_engine": engine or {"type": ENGINE, "chunk_rows": 2},
         "entity_key_serialization_version": 3,
     }

@@ -16,7 +16,9 @@ from feast.utils import _utc_now
 
 from feature_repo.stores.engine.compute_engine import is_plain
 from feature_repo.stores.engine.writer import ChunkWriter
+from feature_repo.stores.offline.asof_join import EngineMemoryError
 from tests.feature_repo.stores.engine.engine_repos import (
+    ASOF,
     END,
     ENGINE,
     PACKED_SQLITE,
@@ -218,6 +220,32 @@ def test_unknown_settings_are_refused(tmp_path: Path) -> None:
     view = vector_view(tmp_path)
     with pytest.raises(ValueError, match="chunk_row"):
         open_repo(tmp_path, [view], engine={"type": ENGINE, "chunk_row": 2})
+
+
+@pytest.mark.parametrize("value", ["lots", "300"])
+def test_memory_limit_that_is_no_size_is_named(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ValueError, match=rf"memory_limit\n.*must be a size such as 512MB.*got '{value}'"):
+        open_repo(tmp_path, [vector_view(tmp_path)], engine={"type": ENGINE, "memory_limit": value})
+
+
+def test_memory_limit_that_is_too_low_is_named_with_the_view(tmp_path: Path) -> None:
+    write_vectors(tmp_path, vectors(3))
+    store = open_repo(tmp_path, [vector_view(tmp_path)], engine={"type": ENGINE, "memory_limit": "1KB"})
+    expected = r"batch_engine.memory_limit must hold the keys and times of feature view vectors \(got 1KB"
+    with pytest.raises(EngineMemoryError, match=expected):
+        store.materialize(START, END)
+
+
+def test_limits_of_the_offline_store_hold_for_the_engine(tmp_path: Path) -> None:
+    write_vectors(tmp_path, vectors(3))
+    offline = {"type": ASOF, "temp_directory": "scratch", "max_temp_directory_size": "1GB"}
+    store = open_repo(tmp_path, [vector_view(tmp_path)], offline=offline)
+    with pytest.raises(ValueError, match=r"offline_store.temp_directory must be a folder \(got .*scratch\); make it"):
+        store.materialize(START, END)
+    (tmp_path / "scratch").mkdir()
+    store.materialize(START, END)
+    assert read(store, "vectors", pins(3))["count"] == [0, 10, 20]
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_historical_features_of_a_view_come_from_the_offline_store(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,7 @@ from feature_repo.stores.engine.journal import exclusive
 from feature_repo.stores.engine.writer import ChunkWriter, LostRowsError
 from tests.feature_repo.stores.engine.engine_repos import (
     END,
+    REGISTRY,
     START,
     hours,
     open_repo,
@@ -241,3 +243,30 @@ def test_sources_that_change_meanwhile_are_noticed(tmp_path: Path, monkeypatch: 
         store.materialize(START, END)
     store.materialize(START, END)
     assert read(store, "vectors", pins(4))["count"] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("registry", [{}, {"registry_store_type": REGISTRY}], ids=["feasts_registry", "our_registry"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_view_that_another_process_materializes_meanwhile_keeps_its_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: dict[str, Any], fails: bool
+) -> None:
+    views = [vector_view(tmp_path, name) for name in ("slow", "quick")]
+    for view in views:
+        write_vectors(tmp_path, vectors(4), name=view.name)
+    store = open_repo(tmp_path, views, registry=registry)
+    write, meanwhile = ChunkWriter.write, [open_repo(tmp_path, views, registry=registry)]
+    store.refresh_registry()
+
+    def with_another(self: ChunkWriter, table: pa.Table) -> None:
+        if meanwhile:
+            meanwhile.pop().materialize(START, END, feature_views=["quick"])
+            if fails:
+                raise OSError(28, "No space left on device")
+        write(self, table)
+
+    monkeypatch.setattr(ChunkWriter, "write", with_another)
+    with pytest.raises(OSError, match="No space left") if fails else nullcontext():
+        store.materialize(START, END, feature_views=["slow"])
+    again = open_repo(tmp_path, views, registry=registry)
+    intervals = [again.get_feature_view(view.name).materialization_intervals for view in views]
+    assert intervals == [[] if fails else [(START, END)], [(START, END)]]

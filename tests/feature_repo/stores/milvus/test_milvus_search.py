@@ -36,11 +36,11 @@ def view(name: str, dim: int, metric: str | None = "COSINE", ttl: timedelta = ti
     return FeatureView(name=name, entities=[PIN], schema=schema, source=source, ttl=ttl)
 
 
-def open_store(folder: Path, **settings: Any) -> FeatureStore:
+def open_store(folder: Path, *, versioned: bool = False, **settings: Any) -> FeatureStore:
     config = RepoConfig(
         project="search",
         provider="local",
-        registry=str(folder / "registry.db"),
+        registry={"path": str(folder / "registry.db"), "enable_online_feature_view_versioning": versioned},
         online_store={"type": STORE, "path": "online.db", **settings},
         entity_key_serialization_version=3,
         repo_path=folder,
@@ -185,6 +185,13 @@ def test_filter_on_something_else_names_what_there_is(store: FeatureStore, queri
     wrong = ComparisonFilter(type="eq", key="colour", value="red")
     with pytest.raises(ValueError, match=r"feature view by_cosine must name one of .*'clicks'.*\(got 'colour'\)"):
         search(store, "by_cosine", queries[0], filters=wrong)
+
+
+def test_join_key_may_be_asked_for_among_the_features(store: FeatureStore, queries: npt.NDArray[np.float32]) -> None:
+    asked = search(store, "by_cosine", queries[0], features=["embedding", "pin_id", "clicks"])
+    assert asked["pin_id"] == asked["clicks"]
+    nothing = ComparisonFilter(type="eq", key="clicks", value=-1)
+    assert search(store, "by_cosine", queries[0], features=["embedding", "pin_id"], filters=nothing)["pin_id"] == []
 
 
 def test_search_by_text_finds_what_contains_it(store: FeatureStore, queries: npt.NDArray[np.float32]) -> None:

@@ -85,6 +85,50 @@ def test_deleted_view_takes_its_collection_along(tmp_path: Path) -> None:
     assert left == ["search_others"]
 
 
+def test_collection_that_a_kill_left_without_an_index_gets_one(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.apply([PIN, view("pins", 4)])
+    client = online(store).client
+    client.release_collection("search_pins")
+    for name in client.list_indexes("search_pins"):
+        client.drop_index("search_pins", name)
+    online(store).disconnect()
+    again = open_store(tmp_path)
+    assert write(again, "pins", ones(4)) == 2
+    found = search(again, "pins", [1.0] * 4)["pin_id"]
+    indexes = online(again).client.list_indexes("search_pins")
+    online(again).disconnect()
+    assert (sorted(found), len(indexes)) == ([0, 1], 1)
+
+
+def test_deleted_view_leaves_its_namesakes_with_a_version(tmp_path: Path) -> None:
+    """Feast's own store takes the view `pins_v2` for a snapshot of the view `pins`."""
+    store = open_store(tmp_path)
+    pins = view("pins", 4)
+    store.apply([PIN, pins, view("pins_v2", 4)])
+    write(store, "pins_v2", ones(4))
+    store.apply([pins], objects_to_delete=[pins], partial=False)
+    found = search(store, "pins_v2", [1.0] * 4)["pin_id"]
+    left = online(store).client.list_collections()
+    online(store).disconnect()
+    assert (found, left) == ([0, 1], ["search_pins_v2"])
+
+
+def test_feasts_snapshots_of_a_view_are_collections_of_their_own_and_go_with_it(tmp_path: Path) -> None:
+    store = open_store(tmp_path, versioned=True)
+    pins = view("pins", 4)
+    store.apply([PIN, pins])
+    write(store, "pins", ones(4))
+    changed = view("pins", 4)
+    changed.features = changed.features[:2]
+    store.apply([changed])
+    names = sorted(online(store).client.list_collections())
+    store.apply([], objects_to_delete=[pins], partial=False)
+    left = online(store).client.list_collections()
+    online(store).disconnect()
+    assert (names, left) == (["search_pins", "search_pins_v1"], [])
+
+
 def test_protobuf_rows_are_checked_too(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.apply([PIN, view("pins", 4)])

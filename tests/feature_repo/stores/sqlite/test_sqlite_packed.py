@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import signal
 import sqlite3
+import struct
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from feast import FeatureStore, ValueType
+from feast import FeatureStore, Field, ValueType
+from feast.types import String
 
 from feature_repo.stores.online.errors import OnlineStoreUnavailableError
 from feature_repo.stores.packed.entity_keys import JoinKey, entity_keys
@@ -150,3 +154,133 @@ def test_clock_stands_at_the_end_of_the_last_materialization(tmp_path: Path) -> 
     fresh = replay.other_client()
     assert fresh.get_online_features(**asked).to_dict()["clicks"] == [1, None]
     assert PackedReader(fresh).read_matrix(V1, ids)[2].tolist() == ["present", "outside_max_age"]
+
+
+@pytest.mark.parametrize("switch", [{"vector_enabled": True}, {}])
+def test_vector_search_is_refused_and_milvus_named(online: OnlineUnderTest, switch: dict[str, bool]) -> None:
+    client = feature_store(online.folder, {**online.settings, **switch})
+    with pytest.raises(ValueError, match=rf"{V1} must be in a store with vector search .*PackedMilvusOnlineStore"):
+        client.retrieve_online_documents_v2(features=[f"{V1}:embedding"], query=[1.0] * 4, top_k=1)
+
+
+def test_text_search_finds_rows_and_lets_writers_in(tmp_path: Path) -> None:
+    settings = {"type": PACKED, "path": str(tmp_path / "online.db"), "text_search_enabled": True}
+    under_test = OnlineUnderTest.applied(tmp_path, settings)
+    packed, view = under_test.store._get_provider().online_store, under_test.store.get_feature_view(V1)
+    # Feast asks for a vector field even where it searches by text.
+    view.features = [*view.features, Field(name="title", dtype=String)]
+    table = embedding_rows(V1, [1, 2]).append_column("title", pa.array(["red shoes", "green hat"]))
+    packed.write_table(under_test.store.config, view, table)
+    for _ in range(2):
+        found = packed.retrieve_online_documents_v2(
+            under_test.store.config, view, ["title"], None, 5, query_string="shoes"
+        )
+        assert [row["clicks"].int64_val for _, _, row in found] == [1]
+    hurried = feature_store(tmp_path, {**settings, "busy_timeout_ms": 30})
+    assert write(hurried, V1, embedding_rows(V1, [3])) == 1
+
+
+def test_file_of_a_search_client_is_written_with_its_vectors(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"type": PACKED, "path": str(tmp_path / "online.db"), "vector_enabled": True}
+    under_test = OnlineUnderTest.applied(tmp_path, settings)
+    write(under_test.store, V1, embedding_rows(V1, [1], value=3))
+    with closing(sqlite3.connect(settings["path"])) as connection:
+        query = f"SELECT vector_value FROM contract_{V1} WHERE feature_name = 'embedding'"
+        assert connection.execute(query).fetchone() == (struct.pack("<4f", 3, 3, 3, 3),)
+
+
+def test_read_only_file_is_read_and_named_to_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"type": PACKED, "path": str(tmp_path / "online.db")}
+    under_test = OnlineUnderTest.applied(tmp_path, settings)
+    write(under_test.store, V1, embedding_rows(V1, [1]))
+    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+
+    def frozen(path: str, *args: Any, **kwargs: Any) -> sqlite3.Connection:
+        # Permissions would not do: a test may run as root, who may write everywhere.
+        return connect(f"file:{path}?mode=ro", *args, **kwargs, uri=True)
+
+    monkeypatch.setattr(sqlite3, "connect", frozen)
+    client = under_test.other_client()
+    assert PackedReader(client).read([V1], [1], now=NOON)[V1].column("clicks").to_pylist() == [1]
+    with pytest.raises(OnlineStoreUnavailableError, match=rf"online\.db must serve feature view {V1} .*writable"):
+        write(client, V1, embedding_rows(V1, [2]))
+
+
+def test_write_that_does_not_fit_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"type": PACKED, "path": str(tmp_path / "online.db")}
+    under_test = OnlineUnderTest.applied(tmp_path, settings)
+    write(under_test.store, V1, embedding_rows(V1, [1], value=1))
+    rows = embedding_rows(V1, range(5000), value=2, at=NOON + HOUR)
+    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+
+    def small(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connection = connect(*args, **kwargs)
+        connection.execute("PRAGMA max_page_count = 30")
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", small)
+        with pytest.raises(OnlineStoreUnavailableError, match=rf"online\.db must serve feature view {V1} .*full"):
+            write(under_test.store, V1, rows)
+    assert under_test.clicks(V1, [1, 2], NOON + HOUR) == [1, None]
+    assert write(under_test.store, V1, rows) == 5000
+
+
+def _die_in_the_middle(folder: Path, settings: dict[str, Any], ids: list[int]) -> None:
+    store = feature_store(folder, settings)
+    packed, view = store._get_provider().online_store, store.get_feature_view(V1)
+    packed.write_table(store.config, view, embedding_rows(V1, ids, value=2, at=NOON + HOUR), lambda _: os._exit(9))
+
+
+@pytest.mark.parametrize("is_read_before", [False, True])
+def test_killed_write_leaves_what_was_there_and_can_be_repeated(tmp_path: Path, is_read_before: bool) -> None:
+    settings = {"type": PACKED, "path": str(tmp_path / "online.db")}
+    under_test = OnlineUnderTest.applied(tmp_path, settings)
+    ids = list(range(25_000))
+    write(under_test.store, V1, embedding_rows(V1, ids[:1000], value=1))
+    if is_read_before:
+        assert under_test.clicks(V1, [0]) == [1]
+    writer = multiprocessing.get_context("fork").Process(target=_die_in_the_middle, args=(tmp_path, settings, ids))
+    writer.start()
+    writer.join(60)
+    assert writer.exitcode == 9
+    assert set(under_test.clicks(V1, ids[:2000], NOON + HOUR)) == {1, None}
+    with closing(sqlite3.connect(settings["path"])) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert write(under_test.store, V1, embedding_rows(V1, ids, value=2, at=NOON + HOUR)) == len(ids)
+    assert set(under_test.clicks(V1, ids, NOON + HOUR)) == {2}
+
+
+def test_file_goes_over_to_wal_when_it_is_read(tmp_path: Path) -> None:
+    settings = {"type": PACKED, "path": str(tmp_path / "online.db")}
+    under_test = OnlineUnderTest.applied(tmp_path, settings)
+    write(under_test.store, V1, embedding_rows(V1, [1]))
+    with closing(sqlite3.connect(settings["path"])) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        assert connection.execute("PRAGMA page_size").fetchone() == (16_384,)
+    assert under_test.clicks(V1, [1]) == [1]
+    with closing(sqlite3.connect(settings["path"])) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_rows_are_kept_in_order_when_keys_are_beyond_all_that_are_held(online: OnlineUnderTest) -> None:
+    # Keys are compared as bytes, little-endian: 256 goes before 1.
+    first, second = new_ids(1), new_ids(300)
+    write(online.store, V1, embedding_rows(V1, second[::2], value=5, at=NOON + HOUR))
+    assert write(online.store, V1, embedding_rows(V1, [*first.tolist(), *second.tolist()], value=4)) == 151
+    assert online.clicks(V1, second, NOON + HOUR) == [5, 4] * 150
+
+
+def test_view_that_feast_deletes_takes_its_table_along(online: OnlineUnderTest) -> None:
+    view = online.store.get_feature_view("pin_embedding_ctr_v1")
+    assert tables_of(online, view.name) == 1
+    # As `feast delete` does: the view is named among those to keep and among those that go.
+    online.store._get_provider().update_infra(online.store.project, [view], [view], [], [], partial=True)
+    assert tables_of(online, view.name) == 0
+
+
+def tables_of(online: OnlineUnderTest, view: str) -> int:
+    query = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name LIKE ?"
+    with closing(sqlite3.connect(online.settings["path"])) as connection:
+        count: int = connection.execute(query, [f"%{view}"]).fetchone()[0]
+    return count

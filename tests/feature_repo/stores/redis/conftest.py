@@ -1,0 +1,12 @@
+"""What tests of servers in trouble share."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """redis-py tries to connect again for ten seconds, and we to find another server; here without a pause."""
+    monkeypatch.setattr("redis.retry.sleep", lambda _: None)
+    monkeypatch.setattr("feature_repo.stores.redis.pipeline._FIRST_PAUSE_S", 0.0)
