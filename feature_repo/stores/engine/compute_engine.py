@@ -34,16 +34,21 @@ from feature_repo.stores.engine.rows import Layout, NewestRows, digest, layout_o
 from feature_repo.stores.engine.snapshots import SnapshotRows
 from feature_repo.stores.engine.writer import ChunkWriter, LostRowsError
 from feature_repo.stores.offline.asof_store import AsofOfflineStore, Size, engine_of
+from feature_repo.stores.prefetch import prefetch
 
 logger = logging.getLogger(__name__)
+
+_SCALAR_BYTES, _ELEMENT_BYTES, _LEAST_ROWS = 16, 4, 1_000
 
 
 class ArrowComputeEngineConfig(FeastConfigBaseModel):  # type: ignore[misc]
     """`batch_engine` section of feature_store.yaml."""
 
     type: StrictStr = "feature_repo.stores.engine.compute_engine.ArrowComputeEngine"
-    chunk_rows: int = Field(default=20_000, ge=1)
-    """Rows that are written, and held, at a time."""
+    chunk_mb: int = Field(default=64, ge=1)
+    """Size of the features that are written, and held, at a time."""
+    chunk_rows: int | None = Field(default=None, ge=1)
+    """The same as a number of rows."""
     journal_directory: StrictStr = "data/materialize"
     """Folder of journals and locks, relative to the feature repo."""
     memory_limit: Size = "300MB"
@@ -116,9 +121,10 @@ class ArrowComputeEngine(ComputeEngine):  # type: ignore[misc]
             rows = self._newest_rows(task, layout)
             journal = Journal(path, self._fingerprint(view, rows))
             run = _Run(view, layout, rows, journal, ChunkWriter(self.online_store, self.repo_config, view))
-            run.prepare(self._options.chunk_rows)
+            chunk_rows = self._chunk_rows(view)
+            run.prepare(chunk_rows)
             with _progress(task, rows.num_rows, journal.rows) as advance:
-                run.write(self._options.chunk_rows, advance)
+                run.write(chunk_rows, advance)
             journal.remove()
         logger.info("materialized view=%s rows=%d", view.name, rows.num_rows)
 
@@ -130,8 +136,16 @@ class ArrowComputeEngine(ComputeEngine):  # type: ignore[misc]
         return SnapshotRows(view, layout, self._repo(), limits, start, end)
 
     def _fingerprint(self, view: FeatureView, rows: NewestRows) -> str:
-        checks = f"{vector_widths(view)} {sorted(required_vectors(view))} {self._options.chunk_rows}"
+        checks = f"{vector_widths(view)} {sorted(required_vectors(view))} {self._chunk_rows(view)}"
         return digest(rows.fingerprint, checks, self.repo_config.online_store.model_dump_json())
+
+    def _chunk_rows(self, view: FeatureView) -> int:
+        """Rows of a chunk, by the declared widths of vectors and a guess for the rest."""
+        if self._options.chunk_rows is not None:
+            return self._options.chunk_rows
+        elements = sum(vector_widths(view).values())
+        row_bytes = _SCALAR_BYTES * (1 + len(view.features)) + _ELEMENT_BYTES * elements
+        return max(_LEAST_ROWS, (self._options.chunk_mb << 20) // row_bytes)
 
     def _forget(self, project: str, views: Iterable[Any]) -> None:
         for view in views:
@@ -174,7 +188,7 @@ class _Run:
 
     def write(self, chunk_rows: int, advance: Callable[[int], Any]) -> None:
         """Write what is not written yet, and see that all of it is there."""
-        for table in self._rows.tables(self._names, self._journal.rows, chunk_rows):
+        for table in prefetch(self._rows.tables(self._names, self._journal.rows, chunk_rows)):
             self._write_chunk(table)
             advance(table.num_rows)
         self._rows.check_unchanged()

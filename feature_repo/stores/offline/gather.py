@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.stores.offline.pages import PAGE_ROWS, read_pages, row_groups
-from feature_repo.stores.offline.prefetch import prefetch
 from feature_repo.stores.offline.snapshots import References, Snapshots
 from feature_repo.stores.offline.take import Column, Indices, column_of, whole
+from feature_repo.stores.prefetch import prefetch
 
 NO_MATCH = -1
 """Reference of an entity row that nothing matches."""

@@ -14,9 +14,9 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.saved_dataset import SavedDatasetStorage
 
 from feature_repo.stores.offline.pages import rechunk
-from feature_repo.stores.offline.prefetch import prefetch
 from feature_repo.stores.offline.snapshots import local_source, parquet_files, source_path
 from feature_repo.stores.offline.write import write_tables
+from feature_repo.stores.prefetch import prefetch
 
 _WHOLE_BLOCK_BYTES = 1 << 30
 """Memory of the blocks that a result held whole is made of."""

@@ -6,7 +6,7 @@ Keys and values are those of Feast's own Redis store: a hash per entity, `mmh3(v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from feature_repo.stores.packed.checks import checked_table
 from feature_repo.stores.packed.reads import PackedReads
 from feature_repo.stores.packed.rows import RowChunk, batch_chunks, check_key_version, table_chunks
 from feature_repo.stores.packed.times import encode_times
+from feature_repo.stores.prefetch import prefetch
 from feature_repo.stores.redis.errors import check_written, named_errors
 from feature_repo.stores.redis.pipeline import bulk, command, exchange
 from feature_repo.stores.redis.reading import HashRequest, field_names, read_hashes, time_field
@@ -57,21 +58,25 @@ class PackedRedisOnlineStore(PackedReads, RedisOnlineStore):  # type: ignore[mis
         """
         check_key_version(config, view.name)
         chunks = table_chunks(checked_table(view, table), num_rows=CHUNK_ROWS, key_suffix=config.project.encode())
-        return self._write(config, view, chunks, progress)
+        # The next commands are made while the server works on these.
+        return self._write(config, view, prefetch(_with_commands(config, view, chunks)), progress)
 
     def online_write_batch(
         self, config: RepoConfig, table: FeatureView, data: list[Any], progress: Callable[[int], Any] | None
     ) -> None:
         """Feast's write of protobuf rows, with the same guard."""
         chunks = batch_chunks(table, data, config=config, key_suffix=config.project.encode())
-        self._write(config, table, chunks, progress)
+        self._write(config, table, _with_commands(config, table, chunks), progress)
 
     def _write(
-        self, config: RepoConfig, view: FeatureView, chunks: Iterable[RowChunk], progress: Callable[[int], Any] | None
+        self,
+        config: RepoConfig,
+        view: FeatureView,
+        chunks: Iterable[tuple[RowChunk, list[bytes]]],
+        progress: Callable[[int], Any] | None,
     ) -> int:
-        name, written = _stored_name(config, view), 0
-        for chunk in chunks:
-            commands = _write_commands(chunk, name, config.online_store.key_ttl_seconds or 0)
+        written = 0
+        for chunk, commands in chunks:
             with named_errors(config, view, "take every row"):
                 replies = exchange(self._get_client(config.online_store), chunk.keys, commands, [_LOAD_SCRIPT])
                 check_written(config, view, chunk.keys, replies)
@@ -102,6 +107,13 @@ def _hash_request(config: RepoConfig, request: CellRequest) -> HashRequest:
 
 def _stored_name(config: RepoConfig, view: FeatureView) -> str:
     return str(compute_versioned_name(view, config.registry.enable_online_feature_view_versioning))
+
+
+def _with_commands(
+    config: RepoConfig, view: FeatureView, chunks: Iterable[RowChunk]
+) -> Iterator[tuple[RowChunk, list[bytes]]]:
+    name, seconds_to_live = _stored_name(config, view), config.online_store.key_ttl_seconds or 0
+    return ((chunk, _write_commands(chunk, name, seconds_to_live)) for chunk in chunks)
 
 
 def _write_commands(chunk: RowChunk, view: str, key_ttl_seconds: int) -> list[bytes]:
