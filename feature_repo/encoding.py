@@ -191,6 +191,12 @@ def encode(spec: InputSpec, frame: pa.Table) -> dict[str, Array]:
     return inputs
 
 
+def blank(spec: InputSpec, num_rows: int) -> dict[str, Array]:
+    """Model inputs of one side for rows of which nothing is known: every name, shape and type that `encode` makes."""
+    columns = {column: pa.chunked_array([pa.nulls(num_rows)]) for column in spec.columns()}
+    return encode(spec, pa.table(columns or {"row": pa.nulls(num_rows)}))
+
+
 def _floats(column: pa.ChunkedArray) -> Array:
     """Values as float64 with NaN for null; a list counts as its length."""
     if pa.types.is_list(column.type):

@@ -59,7 +59,8 @@ def apply(repo_dir: Path) -> None:
 
     objects, store = load(repo_dir / "data"), open_store(repo_dir)
     gone = [each for each in (*store.list_feature_views(), *store.list_feature_services()) if each.name not in objects]
-    sources = {source.name for view in objects.values() if (source := getattr(view, "batch_source", None))}
+    declared = (getattr(view, name, None) for view in objects.values() for name in ("batch_source", "stream_source"))
+    sources = {source.name for source in declared if source is not None}
     gone += [source for source in store.list_data_sources() if source.name not in sources]
     store.apply(list(objects.values()), objects_to_delete=gone, partial=False)
     logger.info("applied repo=%s objects=%d removed=%d", repo_dir, len(objects), len(gone))

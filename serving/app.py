@@ -11,33 +11,51 @@ from starlette.concurrency import run_in_threadpool
 
 from serving.bodies import BodyLimit, JsonBodies
 from serving.errors import install_error_handlers
-from serving.routes import features, health, rank, recommend
+from serving.follower import Follower
+from serving.logs import configure_logging
+from serving.metrics import Metrics
+from serving.routes import features, health, metrics, rank, recommend, releases
 from serving.settings import Settings
-from serving.state import try_to_load
 
-DESCRIPTION = "Ranked Pins and online features, answered from one release. Every error has the same JSON form."
+DESCRIPTION = "Ranked Pins and online features, every answer from one release. Every error has the same JSON form."
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.recommender = await run_in_threadpool(try_to_load, app.state.settings)
-    yield
+    follower: Follower = app.state.follower
+    await run_in_threadpool(follower.start)
+    # What is loaded at the start stays: collections need not look at it. Releases that follow are not frozen, and hold
+    # no cycles, so that each is freed with its last request.
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        await run_in_threadpool(follower.stop)
     # What start-up froze can be collected again, so that extension modules end without leak warnings.
     gc.unfreeze()
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """A server for one release; without settings they come from the environment (`HEADWATER_RUN=runs/demo`).
+    """A server that follows the live release; without settings they come from the environment
+    (`HEADWATER_RUN=runs/demo`).
 
-    A release that fails its checks does not stop the process: `/readyz` and every other route answer 503 with the
-    reason, so that an orchestrator keeps the old server.
+    A release that fails its checks does not stop the process: the one before keeps answering, and where there is none
+    `/readyz` and every other route answer 503 with the reason, until a release can be loaded.
+
+    Raises:
+        ValueError: The token of the write routes is too short or cannot be read.
     """
     settings = settings or Settings()  # type: ignore[call-arg]  # `run` comes from the environment
+    configure_logging(settings.log_level)
     app = FastAPI(title="Headwater", version="1", description=DESCRIPTION, lifespan=_lifespan)
     app.state.settings = settings
+    app.state.token = settings.write_token()
+    app.state.metrics = Metrics()
+    app.state.follower = Follower(settings, app.state.metrics)
     install_error_handlers(app)
     app.add_middleware(JsonBodies)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    for module in (recommend, rank, features, health):
+    for module in (recommend, rank, features, releases, health, metrics):
         app.include_router(module.router)
     return app

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 logger = logging.getLogger(__name__)
 
+UNAUTHORIZED = 401
 LONGEST_SHOWN_VALUE = 200
 """Characters of an offending value that an answer repeats."""
 REMEDIES = {
@@ -57,6 +59,7 @@ class RequestError(Exception):
         super().__init__(detail.message)
         self.detail = detail
         self.status = status
+        self.headers = {"www-authenticate": "Bearer"} if status == UNAUTHORIZED else {}
 
 
 class NotReadyError(RequestError):
@@ -67,10 +70,10 @@ class NotReadyError(RequestError):
         super().__init__(detail, status=503)
 
 
-def error_response(detail: ErrorDetail, status: int) -> Response:
+def error_response(detail: ErrorDetail, status: int, headers: Mapping[str, str] | None = None) -> Response:
     """JSON answer for an error; ASCII only, so that any received text can be repeated."""
     body = {"error": detail.model_dump() | {"value": shown(detail.value)}}
-    return Response(json.dumps(body, allow_nan=False), status, media_type="application/json")
+    return Response(json.dumps(body, allow_nan=False), status, headers, media_type="application/json")
 
 
 def shown(value: Any) -> Any:
@@ -93,7 +96,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _on_request_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    return error_response(error.detail, error.status)
+    return error_response(error.detail, error.status, error.headers)
 
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from feature_repo.contract import ENTITIES, join_key
 from feature_repo.layout import open_store
-from serving.artifacts import ReleaseError, Services
+from feature_repo.release.agreement import references_by_service
+from feature_repo.release.manifest import ReleaseError, Services
 
 # Importing Feast costs seconds, so it is left until a release is loaded.
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def open_features(repo_dir: Path, services: Services) -> dict[str, EntityFeature
     except FileNotFoundError as error:
         raise ReleaseError(str(error)) from error
     used = {"user": (services.ranking, services.retrieval), "pin": (services.ranking,)}
-    found = {name: service_references(store, name) for name in dict.fromkeys((services.ranking, services.retrieval))}
+    found = references_by_service(store, services)
     return {entity: _entity_features(store, entity, used[entity], found) for entity in ENTITIES}
 
 
@@ -80,26 +81,6 @@ def _entity_features(
             readers.append(OnlineReader(store, service, entity))
         references |= dict.fromkeys(found[service][entity])
     return EntityFeatures(entity=entity, references=tuple(references), readers=tuple(readers))
-
-
-def service_references(store: FeatureStore, service: str) -> dict[str, list[str]]:
-    """Per entity, the `view:feature` references that a feature service holds.
-
-    Raises:
-        ReleaseError: The repo has no such service.
-    """
-    from feast.errors import FeatureServiceNotFoundException
-
-    try:
-        projections = store.get_feature_service(service).feature_view_projections
-    except FeatureServiceNotFoundException as error:
-        known = sorted(item.name for item in store.list_feature_services())
-        raise ReleaseError(f"the Feast repo must have service {service!r} (it has {known}); run feast apply") from error
-    found: dict[str, list[str]] = {entity: [] for entity in ENTITIES}
-    for projection in projections:
-        (entity,) = store.get_feature_view(projection.name).entities
-        found[entity].extend(f"{projection.name}:{field.name}" for field in projection.features)
-    return found
 
 
 def by_view(references: Sequence[str]) -> dict[str, list[str]]:

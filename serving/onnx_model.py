@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from feature_repo.encoding import Array
-from serving.artifacts import ReleaseError
+from feature_repo.release.manifest import ReleaseError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.encoding import Array, context_table, encode
-from serving.artifacts import Encoders, RankerArtifact, ReleaseManifest
+from feature_repo.release.manifest import Encoders, RankerArtifact, ReleaseManifest
 from serving.onnx_model import OnnxModel, load_model
 
 

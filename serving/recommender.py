@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.contract import MISSING, PRESENT, join_key
-from serving.agreement import title_column
+from feature_repo.release.agreement import title_column
 from serving.clock import Clock
 from serving.online_features import EntityFeatures
 from serving.ranker import Scores
@@ -36,6 +36,10 @@ class RankedPins:
     """Candidates that no Pin view knows; they are not scored."""
     status_counts: dict[str, dict[str, int]]
     """Per Pin view, how many candidates got each answer."""
+
+    def scores(self, k: int | None = None) -> dict[int, float]:
+        """The first `k` Pins, best first, with their pctr."""
+        return dict(list(zip(self.pin_ids, self.pctr, strict=True))[:k])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.artifacts import ReleaseManifest, load_manifest, verify_files
+from feature_repo.release.files import verified_manifest
+from feature_repo.release.manifest import ReleaseManifest
 from serving.ranker import Ranker, load_ranker
 from serving.retriever import Retriever, load_retriever
 
@@ -24,14 +25,17 @@ class Release:
         return [version.key for version in self.manifest.embeddings]
 
 
-def load_release(directory: Path, threads: int) -> Release:
+def load_release(directory: Path, threads: int, manifest_sha256: str | None = None) -> Release:
     """Verify and load the release in a folder.
+
+    Args:
+        threads: That one ONNX session may use within an operator.
+        manifest_sha256: Digest of the manifest in the catalogue; unchecked when not given.
 
     Raises:
         ReleaseError: A file is absent, changed, or disagrees with the manifest; the text names it.
     """
-    manifest = load_manifest(directory)
-    verify_files(directory, manifest)
+    manifest = verified_manifest(directory, manifest_sha256)
     return Release(
         manifest=manifest,
         retriever=load_retriever(directory, manifest, threads),

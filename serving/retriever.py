@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.encoding import Array, InputSpec, encode
-from serving.artifacts import ReleaseError, ReleaseManifest
+from feature_repo.release.manifest import ReleaseError, ReleaseManifest
 from serving.onnx_model import OnnxModel, load_model
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 AsOf = Literal["auto", "wall", "replay"] | AwareDatetime
+LEAST_TOKEN = 16
+"""Characters of the shortest token that is taken."""
 
 
 class Settings(BaseSettings):
@@ -17,15 +19,25 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HEADWATER_", extra="forbid", frozen=True)
 
     run: Path
-    """Run directory; holds `release/` and `feature_repo/`."""
+    """Run directory; holds `releases/` and `feature_repo/`, whose catalogue says which release is live."""
     release_dir: Path | None = None
-    """Folder of the release; `release/` of the run when unset."""
+    """Folder of the one release to serve, whatever the catalogue says; the live release when unset."""
     repo_dir: Path | None = None
     """Folder of the Feast repo; `feature_repo/` of the run when unset."""
+    poll_ms: int = Field(default=250, ge=10, le=60_000)
+    """Pause between two looks at which release is live."""
+    token: SecretStr | None = None
+    """What write routes ask for, as `Authorization: Bearer …`; they are closed when neither this nor a file is set."""
+    token_file: Path | None = None
+    """File with the token, such as a mounted secret."""
+    shadow_queue: int = Field(default=64, ge=1, le=10_000)
+    """Requests that may wait for the shadow release; more are dropped and counted."""
     retrieve: int = Field(default=500, ge=1, le=10_000)
     """Candidates that the query tower fetches before ranking."""
     threads: int = Field(default=2, ge=1, le=256)
     """Threads that one ONNX session may use within an operator."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level of the server's own log lines."""
     max_body_bytes: int = Field(default=1024 * 1024, ge=1)
     """Longest request body that is read, in bytes."""
     as_of: AsOf = "auto"
@@ -33,11 +45,30 @@ class Settings(BaseSettings):
     `auto` replays releases that were already older than every embedding's TTL when they were made."""
 
     @property
-    def release_path(self) -> Path:
-        """Folder that holds the release's manifest."""
-        return self.release_dir or self.run / "release"
-
-    @property
     def repo_path(self) -> Path:
         """Folder that holds `feature_store.yaml`."""
         return self.repo_dir or self.run / "feature_repo"
+
+    def write_token(self) -> str | None:
+        """Token of the write routes; none when they are closed.
+
+        Raises:
+            ValueError: The token is too short, or its file cannot be read.
+        """
+        if self.token is None and self.token_file is None:
+            return None
+        token = self.token.get_secret_value() if self.token else _read(self.token_file)
+        if len(token) < LEAST_TOKEN:
+            raise ValueError(
+                f"the token must have at least {LEAST_TOKEN} characters (got {len(token)}); "
+                "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
+        return token
+
+
+def _read(file: Path | None) -> str:
+    assert file is not None
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise ValueError(f"token_file must be readable (got {file}: {error.strerror}); mount it or unset it") from error

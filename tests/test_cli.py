@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,8 @@ from typer.testing import CliRunner
 
 import trainers
 from feature_repo.contract import EmbeddingVersion, RepoManifest
+from feature_repo.layout import profile_path
+from feature_repo.versions import Catalogue, ReleaseRecord, VersionRecord, VersionState
 from trainers import run_config
 from trainers.cli import app
 from trainers.commands import serve
@@ -31,7 +34,7 @@ from trainers.run_lock import run_lock
 from trainers.steps import RunContext, Step
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = (*STEP_COMMANDS, "run", "serve", "status")
+COMMANDS = (*STEP_COMMANDS, "run", "release", "serve", "status")
 Body = Callable[[RunContext, Progress], Mapping[str, Any]]
 runner = CliRunner()
 
@@ -80,7 +83,9 @@ print([name for name in {heavy} if name in sys.modules], file=sys.stderr)
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["serve", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["serve", "--help"], ["release", "promote", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     heavy = ("feast", "torch", "duckdb", "pandas", "pyarrow", "numpy", "pydantic", "rich", "uvicorn", "serving")
     command = [sys.executable, "-c", HELP_SCRIPT.format(heavy=heavy), *arguments]
@@ -335,8 +340,20 @@ def test_status_refuses_a_folder_without_a_run() -> None:
     assert "--run must be the directory of a run (got 'a')" in invoke("status", "--run", "a", code=2).stderr
 
 
-def test_serve_refuses_a_run_without_a_release() -> None:
-    assert "which has none); run `headwater run --run a`" in invoke("serve", "--run", "a", code=2).stderr
+def test_serve_refuses_a_run_without_a_live_release(tmp_path: Path) -> None:
+    assert "--run must be the directory of a run (got 'a')" in invoke("serve", "--run", "a", code=2).stderr
+    begin_run(tmp_path / "a")
+    told = invoke("serve", "--run", "a", code=2).stderr
+    assert "--run must have a live release to serve (got 'a', which has none); run `headwater run --run a`" in told
+
+
+def begin_run(run: Path) -> Catalogue:
+    """A run with a feature repo; gives its catalogue."""
+    run.mkdir()
+    (run / "run.json").write_text(RunConfig(dataset="synthetic", out=run).to_json())
+    (run / "feature_repo" / "data").mkdir(parents=True)
+    (run / "feature_repo" / "feature_store.yaml").write_text(profile_path("embedded").read_text())
+    return Catalogue.of_repo(run / "feature_repo")
 
 
 def test_serve_starts_the_factory_on_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +361,14 @@ def test_serve_starts_the_factory_on_the_run(tmp_path: Path, monkeypatch: pytest
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(uvicorn, "run", lambda *arguments, **options: calls.append((*arguments, options)))
     monkeypatch.setenv(serve.RUN_VARIABLE, "elsewhere")
-    (tmp_path / "a" / "release").mkdir(parents=True)
+    catalogue, author = begin_run(tmp_path / "a"), {"who": "evaluate", "why": "a test"}
+    version = VersionRecord(key="ctr_v1", model="ctr", version=1, dim=8, space_id="0" * 12)
+    catalogue.create_version(version, **author)
+    for before, after in pairwise((VersionState.TRAINING, VersionState.BACKFILLING, VersionState.CANDIDATE)):
+        catalogue.move_version("ctr_v1", after, expected=before, **author)
+    release = ReleaseRecord(id="r-1", folder="releases/r-1", manifest_sha256="0" * 64, versions={"ctr_v1": "0" * 12})
+    catalogue.create_release(release, **author)
+    catalogue.promote("r-1", **author)
     invoke("serve", "--run", "a", "--port", "9090")
     assert calls == [
         ("serving.app:create_app", {"factory": True, "host": "127.0.0.1", "port": 9090, "log_level": "info"})

@@ -75,7 +75,10 @@ def test_console_commands_are_commands_of_ours_with_options_that_exist(name: str
         known = ("make", "curl", "git", "headwater", ".venv/bin/headwater", ".venv/bin/feast", ".venv/bin/python")
         assert words[0] in known, line
         if words[0].endswith("headwater"):
-            options = {option for parameter in commands[words[1]].params for option in parameter.opts}
+            command = commands[words[1]]
+            # A group, such as `release`, has commands of its own.
+            command = command.commands[words[2]] if hasattr(command, "commands") else command
+            options = {option for parameter in command.params for option in parameter.opts}
             assert {word for word in words if word.startswith("--")} <= options, line
         if words[:2] == [".venv/bin/python", "-m"]:
             assert (ROOT / f"{words[2].replace('.', '/')}.py").exists(), line

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from trainers.commands import run, serve, status
+from trainers.commands import check, experiment, init, refresh, release, run, serve, status, version
 from trainers.commands.exits import EPILOG
 
 app = typer.Typer(
@@ -21,9 +21,15 @@ app = typer.Typer(
     # Without a value of its own for --help typer imports pydantic to check that none was given: 0.15 s.
     context_settings={"default_map": {"help": False}},
 )
+init.add_command(app)
+check.add_command(app)
 run.add_command(app, "run", "Do every step that is not up to date, up to the report.", only=None)
 for _name, _summary in run.STEP_COMMANDS.items():
     run.add_command(app, _name, _summary, only=_name)
+release.add_command(app)
+refresh.add_command(app)
+experiment.add_command(app)
+version.add_command(app)
 serve.add_command(app)
 status.add_command(app)
 

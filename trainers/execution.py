@@ -108,6 +108,7 @@ class _Run:
             self._observer.step_finished(decision.marker, ran=False, position=position, num_steps=num_steps)
             return Finished(marker=decision.marker, ran=False)
         self._check_upstream(decision)
+        step.refuse(self._context)
         self._observer.step_started(step.name, decision.reason, position, num_steps)
         marker = self._run(decision, position)
         self._observer.step_finished(marker, ran=True, position=position, num_steps=num_steps)

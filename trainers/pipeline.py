@@ -59,16 +59,39 @@ def _train(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     before = read_marker(context.directory, "apply")
     made_from = json.dumps({**_upstream_inputs(context), "apply": before.fingerprint if before else ""}) + "\n"
     note = context.path(MADE_FROM)
-    if not note.is_file() or note.read_text() != made_from:
+    fresh = not note.is_file() or note.read_text() != made_from
+    if fresh:
         remove(note.parent)
         for snapshots in context.path("feature_repo/data/offline").glob("*_embedding_*"):
             remove(snapshots)
+    _recording().begin_training(context, fresh=fresh)
+    if fresh:
         write_atomically(note, made_from)
     return _body("trainers.upstream_steps", "run_train")(context, progress)
 
 
+def _materialize(context: RunContext, progress: Progress) -> Mapping[str, Any]:
+    """Bring everything online; then the embedding versions are candidates for a release."""
+    from trainers.life.home import Home
+    from trainers.upstream_steps import embedded_cutoffs
+
+    figures = _body("trainers.data.prepare", "run_materialize")(context, progress)
+    home = Home(context)
+    own = import_module("trainers.data.prepare").manifest(context).embeddings
+    _recording().record_visible(home, own, embedded_cutoffs(home.log))
+    return figures
+
+
+def _refuse_to_lose(context: RunContext) -> None:
+    _recording().refuse_to_lose(context)
+
+
+def _recording() -> Any:
+    return import_module("trainers.life.recording")
+
+
 def steps(config: RunConfig) -> list[Step]:
-    """Steps of a run."""
+    """Steps of a run; those that would train again refuse to forget what they did not make."""
     del config
     return [
         Step(
@@ -77,22 +100,29 @@ def steps(config: RunConfig) -> list[Step]:
             inputs=_source_inputs,
             outputs=("event_log",),
             writes_aside=True,
+            refuse=_refuse_to_lose,
         ),
         Step(
             "features",
             _body("trainers.data.prepare", "run_features"),
             inputs=_upstream_inputs,
             outputs=("feature_repo/data/offline/user_activity", "feature_repo/data/offline/pin_activity"),
+            refuse=_refuse_to_lose,
         ),
-        Step("apply", _body("trainers.data.prepare", "run_apply"), outputs=("feature_repo/data/manifest.json",)),
-        Step("train", _train, inputs=_upstream_inputs, outputs=("upstream",)),
+        Step(
+            "apply",
+            _body("trainers.data.prepare", "run_apply"),
+            outputs=("feature_repo/data/manifest.json",),
+            refuse=_refuse_to_lose,
+        ),
+        Step("train", _train, inputs=_upstream_inputs, outputs=("upstream",), refuse=_refuse_to_lose),
         Step("publish", _body("trainers.upstream_steps", "run_publish"), outputs=("feature_repo/data/offline",)),
-        Step("materialize", _body("trainers.data.prepare", "run_materialize")),
+        Step("materialize", _materialize),
         Step(
             "evaluate",
             _body("trainers.evaluation.step", "run_evaluate"),
             inputs=_evaluate_inputs,
-            outputs=("evaluation", "release"),
+            outputs=("evaluation", "releases"),
         ),
         Step("report", _body("trainers.evaluation.step", "run_report"), outputs=("report.json", "report.html")),
     ]

@@ -6,7 +6,7 @@ nothing at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
@@ -43,3 +43,18 @@ class SilentProgress:
 
 
 SILENT = SilentProgress()
+
+
+def share_of(stage: Stage) -> Callable[[str, float], None]:
+    """Callback (message, share in 0..1) that advances a stage of 100 units."""
+    done = 0
+
+    def report(message: str, share: float) -> None:
+        del message
+        nonlocal done
+        units = round(100 * share)
+        if units > done:
+            stage.advance(units - done)
+            done = units
+
+    return report

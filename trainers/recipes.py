@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trainers.ranking import recipes as ranking
 from trainers.retrieval import recipes as retrieval
+from trainers.upstream import gate_recipes
 from trainers.upstream import recipes as upstream
+from trainers.upstream.gate_recipes import GateRecipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +34,8 @@ class RunRecipe:
     """TTL of the activity views."""
     bootstrap_samples: int = 500
     """Resamples behind every interval."""
+    gates: GateRecipe = field(default_factory=gate_recipes.default)
+    """Bounds that a day's embeddings must keep to become visible."""
 
     def fingerprint_text(self, *parts: str) -> str:
         """Canonical text, equal exactly when two recipes are; of some fields alone when they are named."""
@@ -55,6 +59,7 @@ def tiny() -> RunRecipe:
         windows_days=(1, 7),
         sequence_length=5,
         bootstrap_samples=50,
+        gates=gate_recipes.tiny(),
     )
 
 

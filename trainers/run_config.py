@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ class RunConfig:
     """Name of the recipe that sizes models and training."""
     threads: int = field(default_factory=available_threads)
     """Threads for DuckDB, torch and faiss, 1 or more."""
+    until: str | None = None
+    """UTC date of the cut-off at which the dataset's window ends early; none for the declared one."""
 
     def __post_init__(self) -> None:
         if not self.dataset:
@@ -57,6 +60,8 @@ class RunConfig:
             )
         if self.threads < 1:
             raise ValueError(f"threads must be at least 1 (got {self.threads}); give --threads 1 or more")
+        if self.until is not None:
+            read_date(self.until, "--until")
 
     def saved_fields(self) -> dict[str, Any]:
         """Fields that `run.json` keeps: all but `out`."""
@@ -126,6 +131,7 @@ def resolve(
     scale: float | None = None,
     recipe: str | None = None,
     threads: int | None = None,
+    until: str | None = None,
 ) -> tuple[RunConfig, RunConfig | None]:
     """Options of a run: what was given now, else what it was started with, else the defaults.
 
@@ -146,12 +152,25 @@ def resolve(
         "scale": scale,
         "recipe": recipe,
         "threads": threads,
+        "until": until,
     }
     given = {key: value for key, value in given.items() if value is not None}
     if before is not None and given.get("dataset", before.dataset) != before.dataset:
         given.setdefault("path", None)
     start = before if before is not None else RunConfig(dataset=DEFAULT_DATASET, out=directory)
     return dataclasses.replace(start, **given), before  # type: ignore[arg-type]
+
+
+def read_date(text: str, option: str) -> date:
+    """A date as people give it on the command line.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{option} must be a date such as 2024-01-31 (got {text!r}); write it as YYYY-MM-DD") from None
 
 
 def _dataset(value: str) -> str:

@@ -67,6 +67,10 @@ def _no_inputs(context: RunContext) -> Mapping[str, str]:
     return {}
 
 
+def _refuse_nothing(context: RunContext) -> None:
+    del context
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step of a run."""
@@ -79,6 +83,8 @@ class Step:
     """Everything outside earlier steps on which the outputs depend, by name; called once those are done."""
     outputs: Sequence[str] = ()
     """Files and folders, relative to the run, that must exist afterwards; a folder must hold a file."""
+    refuse: Callable[[RunContext], None] = _refuse_nothing
+    """Called before anything of the step is touched; raises where it must not run."""
     writes_aside: bool = False
     """The step changes outputs only through `RunContext.swap_in`, so a failure before leaves earlier results valid."""
 

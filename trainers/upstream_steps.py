@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from feature_repo.contract import EmbeddingVersion, RepoManifest, write_atomically
+from feature_repo.contract import EmbeddingVersion, write_atomically
 from feature_repo.layout import open_store
 from trainers.data.active_entities import ActiveEntities, EntityFiles
 from trainers.data.event_log import EventLog
@@ -26,16 +26,18 @@ from trainers.data.upstream_data import (
     upstream_specs,
 )
 from trainers.forked import map_forked
+from trainers.life.home import INPUTS_FILE, UPSTREAM, Home, version_folder
+from trainers.life.recording import record_published, record_trained
 from trainers.progress import Progress
 from trainers.steps import RunContext, remove
 from trainers.torch_setup import set_up_torch
+from trainers.upstream.compatibility import Compatibility
 from trainers.upstream.model import UpstreamConfig
 from trainers.upstream.publish import PublishPlan, publish
 from trainers.upstream.recipes import UpstreamRecipe
 from trainers.upstream.trainer import UpstreamExamples, UpstreamTrainer
 from trainers.upstream.walk import WalkData, WalkPlan, walk
 
-UPSTREAM = "upstream"
 ENTITY_FILES = f"{UPSTREAM}/entities"
 PROGRESSIVE_FILE = "progressive.json"
 
@@ -49,45 +51,54 @@ def run_train(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     rows = read_rows(log, store, specs, progress, until=log.spec.window.until)
     retention = timedelta(days=recipe(context).upstream.retention_days)
     entities = EntityFiles(context.path(ENTITY_FILES))
-    entities.write(ActiveEntities(log, store, specs, offline, retention), _embedded(log), progress)
-
-    def train(version: EmbeddingVersion, progress: Progress) -> list[dict[str, Any]]:
-        data = _walk_data(log, rows, version.model, entities, _history(context, log, specs, version))
-        return walk(_trainer(context, specs, log, repo, version), data, _plan(context, log, version), progress)
+    entities.write(ActiveEntities(log, store, specs, offline, retention), embedded_cutoffs(log), progress)
 
     versions = embedding_versions(log.spec, recipe(context))
+    for version in versions:
+        specs.save(version_folder(context.directory, version.key) / INPUTS_FILE)
+
+    def train(version: EmbeddingVersion, progress: Progress) -> list[dict[str, Any]]:
+        history = history_reader(log, context.path(OFFLINE), specs, version.model, context.config.seed)
+        data = walk_data(log, rows, version.model, entities, history)
+        trainer = upstream_trainer(log, specs, recipe(context).upstream, version.model, context.config.seed)
+        return walk(trainer, data, _plan(context, log, version), progress)
+
     curves = map_forked(train, versions, name="upstream models", workers=context.config.threads, progress=progress)
     figures: dict[str, Any] = {"rows": len(rows.user_ids)}
     for version, curve in zip(versions, curves, strict=True):
-        write_atomically(context.path(f"{UPSTREAM}/{version.model}/{PROGRESSIVE_FILE}"), json.dumps(curve) + "\n")
+        folder = version_folder(context.directory, version.key)
+        write_atomically(folder / PROGRESSIVE_FILE, json.dumps(curve) + "\n")
         figures |= _last_aucs(curve, version.model)
     remove(context.path(ENTITY_FILES))
+    record_trained(Home(context), versions)
     return figures
 
 
-def _history(context: RunContext, log: EventLog, specs: UpstreamSpecs, version: EmbeddingVersion) -> HistoryReader:
-    tasks = log.spec.domain_tasks(UPSTREAM_MODELS[version.model])
-    before, seed = log.spec.window.features_from, context.config.seed
-    return HistoryReader(log, context.path(OFFLINE), specs, tasks, before=before, seed=seed)
+def history_reader(log: EventLog, offline: Path, specs: UpstreamSpecs, model: str, seed: int) -> HistoryReader:
+    """The long histories that a model learns from before the first day."""
+    tasks = log.spec.domain_tasks(UPSTREAM_MODELS[model])
+    return HistoryReader(log, offline, specs, tasks, before=log.spec.window.features_from, seed=seed)
 
 
 def run_publish(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     """Average the daily embeddings and write them to the offline store, a snapshot a day."""
     log = EventLog(context.path(EVENT_LOG))
     figures: dict[str, Any] = {}
-    for version in embedding_versions(log.spec, recipe(context)):
+    versions = embedding_versions(log.spec, recipe(context))
+    for version in versions:
         counts = publish(
             PublishPlan(
                 version=version,
-                daily=context.path(f"{UPSTREAM}/{version.model}"),
+                daily=version_folder(context.directory, version.key),
                 offline=context.path(OFFLINE),
-                cutoffs=_embedded(log),
+                cutoffs=embedded_cutoffs(log),
                 publish_delay=log.spec.publish_delay,
                 average_weight=recipe(context).upstream.average_weight,
             ),
             progress,
         )
         figures |= {f"{version.key}_{entity}s": count for entity, count in counts.items()}
+    record_published(Home(context), versions, embedded_cutoffs(log)[-1])
     return figures
 
 
@@ -96,7 +107,7 @@ def embed_from(log: EventLog) -> datetime:
     return max(log.spec.window.features_from, log.spec.window.train_from - timedelta(days=1))
 
 
-def _embedded(log: EventLog) -> list[datetime]:
+def embedded_cutoffs(log: EventLog) -> list[datetime]:
     """Cut-offs whose embeddings are kept."""
     return [cutoff for cutoff in log.spec.cutoffs() if cutoff >= embed_from(log)]
 
@@ -106,17 +117,27 @@ def _plan(context: RunContext, log: EventLog, version: EmbeddingVersion) -> Walk
         model=version.model,
         cutoffs=tuple(log.spec.cutoffs()),
         embed_from=embed_from(log),
-        out=context.path(f"{UPSTREAM}/{version.model}"),
+        out=version_folder(context.directory, version.key),
         seed=context.config.seed,
     )
 
 
-def _trainer(
-    context: RunContext, specs: UpstreamSpecs, log: EventLog, repo: RepoManifest, version: EmbeddingVersion
+def upstream_trainer(
+    log: EventLog,
+    specs: UpstreamSpecs,
+    sizes: UpstreamRecipe,
+    model: str,
+    seed: int,
+    compatibility: Compatibility | None = None,
 ) -> UpstreamTrainer:
-    sizes = recipe(context).upstream
-    tasks = tuple(task.name for task in log.spec.domain_tasks(UPSTREAM_MODELS[version.model]))
-    return UpstreamTrainer(upstream_config(specs, sizes, tasks, len(repo.labels)), sizes, context.config.seed)
+    """An untrained model of a domain for these inputs."""
+    tasks = domain_tasks(log, model)
+    return UpstreamTrainer(upstream_config(specs, sizes, tasks, len(log.spec.labels)), sizes, seed, compatibility)
+
+
+def domain_tasks(log: EventLog, model: str) -> tuple[str, ...]:
+    """Tasks of the domain that a model is trained on."""
+    return tuple(task.name for task in log.spec.domain_tasks(UPSTREAM_MODELS[model]))
 
 
 def upstream_config(
@@ -141,18 +162,18 @@ def upstream_config(
     )
 
 
-def _walk_data(
-    log: EventLog, rows: UpstreamRows, model: str, entities: EntityFiles, history: HistoryReader
-) -> WalkData:
-    """Rows on which a task of the domain is defined; a row is known once all its tasks are."""
+def walk_data(log: EventLog, rows: UpstreamRows, model: str, entities: EntityFiles, history: HistoryReader) -> WalkData:
+    """What a model walks over: the rows of its domain, the entities to embed, and the long histories."""
     columns = domain_columns(log.spec.tasks, UPSTREAM_MODELS[model])
-    kept = np.flatnonzero(~np.isnan(rows.examples.labels[:, columns]).all(axis=1))
-    examples = rows.examples.take(kept).with_labels(columns)
-    known_at = np.where(np.isnan(examples.labels), np.iinfo(np.int64).min, rows.known_at[kept][:, columns])
+    domain = rows.index.domain(columns)
     return WalkData(
-        stream=UpstreamExamples(examples=examples, user_ids=rows.user_ids[kept], pin_ids=rows.pin_ids[kept]),
-        known_at=known_at.max(axis=1),
-        tasks=tuple(log.spec.tasks[column].name for column in columns),
+        stream=UpstreamExamples(
+            examples=rows.examples.take(domain.kept).with_labels(columns),
+            user_ids=rows.user_ids[domain.kept],
+            pin_ids=rows.pin_ids[domain.kept],
+        ),
+        known_at=domain.known_at,
+        tasks=domain_tasks(log, model),
         entities=entities,
         history=_History(history),
         num_history=history.num_rows,
@@ -180,7 +201,7 @@ def _last_aucs(curve: list[dict[str, Any]], model: str) -> dict[str, float]:
     return {f"{model}_{task}_roc_auc": round(float(np.mean(aucs)), 4) for task, aucs in by_task.items()}
 
 
-def read_progressive(run: Path, model: str) -> list[dict[str, Any]]:
-    """Progressive evaluation of an upstream model; empty where it has not been trained."""
-    file = run / UPSTREAM / model / PROGRESSIVE_FILE
+def read_progressive(run: Path, key: str) -> list[dict[str, Any]]:
+    """Progressive evaluation of a version's upstream model; empty where it has not been trained."""
+    file = version_folder(run, key) / PROGRESSIVE_FILE
     return json.loads(file.read_text()) if file.exists() else []

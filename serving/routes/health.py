@@ -9,7 +9,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from serving.errors import ErrorAnswer, NotReadyError
-from serving.state import WARM_UP_USER, Ready
+from serving.loading import WARM_UP_USER
+from serving.state import Following, Ready
 
 NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": ErrorAnswer, "description": "The reason"}}
 
@@ -32,6 +33,10 @@ class ReadyAnswer(BaseModel):
     """Pins in the index."""
     as_of: datetime
     """Moment against which TTLs are counted."""
+    shadow: str | None
+    """Release that scores a share of the requests without answering."""
+    warnings: list[str]
+    """What keeps this process from following the catalogue; it answers from `release` all the same."""
 
 
 @router.get("/healthz")
@@ -42,17 +47,20 @@ async def healthz() -> Alive:
 
 # Feast's online read blocks, so this is a plain `def` and runs in the thread pool.
 @router.get("/readyz", responses=NOT_READY)
-def readyz(recommender: Ready) -> ReadyAnswer:
+def readyz(recommender: Ready, follower: Following) -> ReadyAnswer:
     """Whether a release is loaded and the online store answers."""
     now = recommender.clock()
     try:
         recommender.user(WARM_UP_USER, now)
     except Exception as error:
         raise NotReadyError(f"the online store must answer (got {type(error).__name__}: {error})") from error
-    release = recommender.release
+    release, shadow = recommender.release, follower.shadow
+    refusals = [each for each in (follower.refusal, follower.shadow_refusal) if each is not None]
     return ReadyAnswer(
         release=release.manifest.release,
         embeddings=release.embeddings,
         num_pins=release.manifest.retrieval.num_pins,
         as_of=now,
+        shadow=shadow.release if shadow is not None else None,
+        warnings=[each.reason for each in refusals],
     )

@@ -9,7 +9,8 @@ from pydantic import ConfigDict, Field
 
 from serving.answers import ERRORS, MAX_CANDIDATES, Body, EntityKey, RankedPin, RankingAnswer, UserAnswer, check_surface
 from serving.recommender import without
-from serving.state import Ready
+from serving.shadow import Answered
+from serving.state import Ready, Shadowed
 
 router = APIRouter(tags=["ranking"])
 
@@ -36,13 +37,26 @@ class RankAnswer(RankingAnswer):
 
 # Feast's online read blocks, so this is a plain `def` and runs in the thread pool.
 @router.post("/v1/rank", responses=ERRORS)
-def rank(request: RankRequest, recommender: Ready) -> RankAnswer:
+def rank(request: RankRequest, recommender: Ready, shadow: Shadowed) -> RankAnswer:
     """Rank Pins by pctr, highest first; ties keep request order."""
     release = recommender.release
     check_surface(release, request.surface)
     now = recommender.clock()
     user = recommender.user(request.user_id, now)
     ranked = recommender.rank(user, without(request.pin_ids, ()), request.surface, now)
+    if shadow is not None:
+        shadow.offer(
+            Answered(
+                release=release.manifest.release,
+                user_id=request.user_id,
+                surface=request.surface,
+                now=now,
+                k=len(request.pin_ids),
+                candidates=tuple(request.pin_ids),
+                exclude=(),
+                pctr=ranked.scores(),
+            )
+        )
     return RankAnswer(
         release=release.manifest.release,
         embeddings=release.embeddings,

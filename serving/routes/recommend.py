@@ -19,7 +19,8 @@ from serving.answers import (
     not_present,
 )
 from serving.recommender import Candidates, Recommender, Source, all_missing, without
-from serving.state import Ready
+from serving.shadow import Answered
+from serving.state import Ready, Shadowed
 
 if TYPE_CHECKING:
     from feature_repo.stores.online.status import OnlineRead
@@ -67,7 +68,7 @@ class RecommendAnswer(RankingAnswer):
 
 # Feast's online read blocks, so this is a plain `def` and runs in the thread pool.
 @router.post("/v1/recommend", responses=ERRORS)
-def recommend(request: RecommendRequest, recommender: Ready) -> RecommendAnswer:
+def recommend(request: RecommendRequest, recommender: Ready, shadow: Shadowed) -> RecommendAnswer:
     """Retrieve candidates, score them and answer the `k` with the highest pctr; ties keep retrieval order."""
     release = recommender.release
     check_surface(release, request.surface)
@@ -75,6 +76,19 @@ def recommend(request: RecommendRequest, recommender: Ready) -> RecommendAnswer:
     user = recommender.user(request.user_id, now)
     candidates = _candidates(request, recommender, user)
     ranked = recommender.rank(user, candidates.pin_ids, request.surface, now)
+    if shadow is not None:
+        shadow.offer(
+            Answered(
+                release=release.manifest.release,
+                user_id=request.user_id,
+                surface=request.surface,
+                now=now,
+                k=request.k,
+                candidates=None if request.candidates is None else tuple(request.candidates),
+                exclude=tuple(request.exclude_pins),
+                pctr=ranked.scores(request.k),
+            )
+        )
     return RecommendAnswer(
         release=release.manifest.release,
         embeddings=release.embeddings,

@@ -112,7 +112,7 @@ def _publish(repo: SmallRepo) -> None:
     cutoffs = [cutoff for cutoff in repo.spec.cutoffs() if cutoff >= first]
     for number, version in enumerate(repo.manifest.embeddings):
         random = np.random.default_rng(number)
-        daily = repo.folder / "upstream" / version.model
+        daily = repo.folder / "upstream" / version.key
         for entity, count in (("user", OPTIONS.num_users), ("pin", OPTIONS.num_pins)):
             for cutoff in cutoffs:
                 vectors = random.normal(size=(count - 1, version.dim)).astype(np.float32)

@@ -90,10 +90,11 @@ def test_rows_know_a_click_at_once_and_a_purchase_when_its_window_has_closed(
     shown = np.asarray(log["event_timestamp"].cast(pa.int64()))
     click, purchase = rows.examples.labels.T
     closes = shown + spec.conversions[0].attribution_days * 86_400_000_000
-    assert rows.known_at.tolist() == np.stack([shown, closes], axis=1).tolist()
+    assert rows.index.known_at.tolist() == np.stack([shown, closes], axis=1).tolist()
     assert click.tolist() == log["click"].to_pylist()
-    closed = closes <= round(spec.window.until.timestamp() * 1e6)
-    assert (~np.isnan(purchase) == ((click == 1.0) & closed)).all()
+    assert (~np.isnan(purchase) == (click == 1.0)).all()
+    domain = rows.index.domain([0, 1])
+    assert (domain.known_at == np.where(click == 1.0, closes, shown)).all()
     assert set(np.unique(purchase[~np.isnan(purchase)])) == {0.0, 1.0}
 
 

@@ -11,13 +11,15 @@ import pyarrow as pa
 import pytest
 
 from feature_repo.contract import service_name
-from feature_repo.encoding import encode
-from serving.artifacts import ReleaseManifest
+from feature_repo.encoding import InputSpec, encode
+from feature_repo.release.manifest import ReleaseManifest
+from serving.onnx_model import load_model
 from serving.releases import Release, load_release
 from tests.data.small_repo import SmallRepo
 from tests.evaluation.jobs import ranker_job, retrieval_job
 from trainers.data.frames import point_in_time_frame
 from trainers.data.ranking_data import renamed_vectors
+from trainers.data.retrieval_data import RetrievalReader
 from trainers.evaluation import release as exporting
 from trainers.evaluation.arms import Arm, RankerJob, collected, run_seed
 from trainers.evaluation.onnx_export import ExportError
@@ -25,6 +27,8 @@ from trainers.evaluation.release import ReleaseParts, write_release
 from trainers.evaluation.retrieval import two_tower
 from trainers.ranking.train import predict
 from trainers.retrieval.train import embed
+
+SPACES = {"ctr_v1": "c" * 12, "cvr_v1": "d" * 12}
 
 
 @dataclass(frozen=True)
@@ -47,39 +51,47 @@ def parts_of(repo: SmallRepo) -> ReleaseParts:
         rankers={"pctr": (job, collected(job, arm, [run_seed(job, arm, 1)]))},
         retrieval=two_tower(retrieval, "two-tower, both domains", versions),
         retrieval_job=retrieval,
-        reader=repo.reader,
+        log=repo.log,
+        candidates=lambda encoder: candidate_reader(repo, encoder),
         versions=versions,
+        spaces=SPACES,
         services={name: service_name(name, versions) for name in ("retrieval", "ranking")},
         commit="abc",
         seed=1,
         cutoff=repo.spec.window.until,
+        figures={"pctr_roc_auc": 0.75},
     )
+
+
+def candidate_reader(repo: SmallRepo, encoder: InputSpec) -> RetrievalReader:
+    """Reader of Pin features with the inputs of a candidate tower."""
+    service = "retrieval__ctr_v1__cvr_v1"
+    return RetrievalReader(repo.log, repo.store, repo.offline, service, InputSpec(side="user"), encoder)
 
 
 @pytest.fixture(scope="module")
 def written(small_repo: SmallRepo, tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """A release, written twice over."""
-    folder, parts = tmp_path_factory.mktemp("run") / "release", parts_of(small_repo)
-    folder.mkdir()
-    (folder / "left_over.onnx").write_text("of an earlier release")
-    figures = write_release(parts, folder)
+    """A release in an otherwise empty folder of releases."""
+    releases, parts = tmp_path_factory.mktemp("run") / "releases", parts_of(small_repo)
+    manifest, figures = write_release(parts, releases)
+    folder = releases / manifest.release
     return Written(folder, parts, figures, load_release(folder, threads=1))
 
 
 def test_release_holds_what_its_manifest_names_and_nothing_else(written: Written) -> None:
     manifest = ReleaseManifest.model_validate_json((written.folder / "manifest.json").read_bytes())
     files = {file.name for file in written.folder.iterdir()}
-    assert (
-        files == {"manifest.json", "pctr.onnx", "pins.faiss", "query_tower.onnx"} == {"manifest.json", *manifest.sha256}
-    )
-    assert [path.name for path in written.folder.parent.iterdir()] == ["release"]
+    programs = {"pctr.onnx", "query_tower.onnx", "candidate_tower.onnx"}
+    assert files == {"manifest.json", "pins.faiss", *programs} == {"manifest.json", *manifest.sha256}
+    assert [path.name for path in written.folder.parent.iterdir()] == [manifest.release]
     assert written.figures["release"] == manifest.release
     assert written.figures["index_pins"] == manifest.retrieval.num_pins == 30
 
 
 def test_release_names_versions_services_and_surfaces_it_was_trained_with(written: Written) -> None:
     manifest = written.loaded.manifest
-    assert written.loaded.embeddings == ["ctr_v1", "cvr_v1"]
+    assert manifest.spaces() == SPACES
+    assert (manifest.format, manifest.parent, manifest.figures) == (2, None, {"pctr_roc_auc": 0.75})
     assert (manifest.services.retrieval, manifest.services.ranking) == (
         "retrieval__ctr_v1__cvr_v1",
         "ranking__ctr_v1__cvr_v1",
@@ -119,9 +131,9 @@ def test_released_index_ranks_as_the_evaluation_does(written: Written, small_rep
     found = [written.loaded.retriever.retrieve(frame.slice(i, 1), 30, ()) for i in range(3)]
 
     arm, job = parts.retrieval, parts.retrieval_job
-    users = renamed_vectors(job.data.user, arm.user, parts.reader.examples("user", keys, until))
-    pins = renamed_vectors(job.data.pin, arm.pin, parts.reader.examples("pin", np.arange(30), until))
-    popularity = parts.reader.log_popularity(np.arange(30), until, arm.prior.days)
+    users = renamed_vectors(job.data.user, arm.user, small_repo.reader.examples("user", keys, until))
+    pins = renamed_vectors(job.data.pin, arm.pin, small_repo.reader.examples("pin", np.arange(30), until))
+    popularity = small_repo.reader.log_popularity(np.arange(30), until, arm.prior.days)
     scores = embed(arm.model, "user", users) @ embed(arm.model, "pin", pins).T / arm.temperature
     scores += arm.prior.weight * popularity
     for row, pin_ids in zip(scores, found, strict=True):
@@ -131,7 +143,8 @@ def test_released_index_ranks_as_the_evaluation_does(written: Written, small_rep
 
 def test_release_encoders_are_those_of_training(written: Written) -> None:
     raw = json.loads((written.folder / "manifest.json").read_text())
-    assert sorted(raw["encoders"]) == ["query.user", "ranking.context", "ranking.pin", "ranking.user"]
+    names = ["candidate.pin", "query.user", "ranking.context", "ranking.pin", "ranking.user"]
+    assert sorted(raw["encoders"]) == names
     loaded = written.loaded.manifest.encoders
     assert loaded.ranking_user == written.parts.rankers["pctr"][1].user
     assert loaded.query_user == written.parts.retrieval.user
@@ -141,31 +154,44 @@ def test_release_encoders_are_those_of_training(written: Written) -> None:
     assert context["context_categorical"].tolist() == [[1, 1, 1], [0, 2, 7]]
 
 
-def test_popular_pins_are_the_most_engaged_of_the_training_days(written: Written) -> None:
-    job, _ = written.parts.rankers["pctr"]
-    rows = np.concatenate([job.split.train, job.split.validation])
-    clicked = rows[job.data.examples.labels[rows, 0] == 1.0]
-    popular = written.loaded.manifest.popular
-    assert sorted(popular) == ["*", "home", "related", "search"]
-    for surface, found in popular.items():
-        pins = job.data.pin_ids[clicked if surface == "*" else clicked[job.data.surfaces[clicked] == surface]]
-        counts = np.bincount(pins, minlength=30)
-        assert list(found) == sorted(np.flatnonzero(counts).tolist(), key=lambda pin: (-counts[pin], pin))
+def test_released_candidate_tower_gives_the_indexed_vectors_from_features_alone(
+    written: Written, small_repo: SmallRepo
+) -> None:
+    """Whoever has the manifest, the program and Feast can make the index of any day."""
+    until, manifest = small_repo.spec.window.until, written.loaded.manifest
+    keys = np.array([3, 4, 29])
+    rows = pa.table(
+        {
+            "user_id": pa.nulls(3, pa.int64()),
+            "pin_id": keys,
+            "event_timestamp": pa.array([until + small_repo.spec.publish_delay] * 3, pa.timestamp("us", tz="UTC")),
+        }
+    )
+    frame = point_in_time_frame(small_repo.store, rows, manifest.services.retrieval)
+    tower = load_model(written.folder / manifest.retrieval.candidate_model, "candidate", threads=1)
+    vectors = tower.run(encode(manifest.encoders.candidate_pin, frame))
+    indexed = np.stack([written.loaded.retriever.index.reconstruct(int(key)) for key in keys])
+    assert vectors == pytest.approx(indexed[:, :-1], abs=1e-6)
 
 
-def test_release_that_cannot_be_exported_leaves_the_one_before(
+def test_release_of_the_same_parts_has_the_same_name_and_leaves_the_folder_as_it_is(written: Written) -> None:
+    before = {file.name: file.stat().st_mtime_ns for file in written.folder.iterdir()}
+    manifest, _ = write_release(written.parts, written.folder.parent)
+    assert manifest.release == written.folder.name
+    assert {file.name: file.stat().st_mtime_ns for file in written.folder.iterdir()} == before
+    assert [path.name for path in written.folder.parent.iterdir()] == [manifest.release]
+
+
+def test_release_that_cannot_be_exported_leaves_nothing(
     written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> float:
         raise ExportError("it differs")
 
     monkeypatch.setattr(exporting, "export", fail)
-    folder = tmp_path / "release"
-    folder.mkdir()
-    (folder / "manifest.json").write_text("the one before")
     with pytest.raises(ExportError):
-        write_release(written.parts, folder)
-    assert (folder / "manifest.json").read_text() == "the one before"
+        write_release(written.parts, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def sampled(job: RankerJob, negative: list[float], positive: float) -> RankerJob:
@@ -209,10 +235,3 @@ def test_ranker_manifest_shifts_the_intercepts_of_the_ctr_task_alone(written: Wr
         assert quarter[surface] == pytest.approx([slope, intercept + np.log(0.25)])
     other = replace(sampled(job, [0.25], 1.0), spec=job.spec.model_copy(update={"ctr_task": "purchase"}))
     assert exporting._ranker_manifest("pctr", other, result)["calibration"] == plain
-
-
-def test_most_frequent_breaks_ties_by_key_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert exporting._most_frequent(np.array([3, 1, 1, 2, 3, 9])) == [1, 3, 2, 9]
-    monkeypatch.setattr(exporting, "NUM_POPULAR", 2)
-    assert exporting._most_frequent(np.array([3, 1, 1, 2, 3, 9])) == [1, 3]
-    assert exporting._most_frequent(np.empty(0, np.int64)) == []

@@ -21,6 +21,7 @@ from feature_repo.encoding import (
     MultiValuedInput,
     VectorInput,
     add_context,
+    blank,
     context_table,
     encode,
     hash_ids,
@@ -292,3 +293,20 @@ def test_encode_reads_list_arrays_that_are_slices_with_nulls_over_values() -> No
     spec = InputSpec(side="user", ids=(IdInput(column="pins", buckets=256, length=2),))
     expected = [[0, 0], hash_ids(np.array([5, 6]), 256).tolist()]
     assert encode(spec, pa.table({"pins": lists.slice(1)}))["user_id_0"].tolist() == expected
+
+
+def test_blank_rows_have_every_input_and_know_nothing() -> None:
+    made = blank(SPEC, 2)
+    known = encode(
+        SPEC,
+        frame(price=[1.0], color=["red"], user_id=[7], content=[[1.0, 2.0]], pins=[[1]], ages=[[1.0]], topics=[["x"]]),
+    )
+    assert {name: (values.shape[1:], values.dtype) for name, values in made.items()} == {
+        name: (values.shape[1:], values.dtype) for name, values in known.items()
+    }
+    assert made["user_dense"].tolist() == [[0.0, 1.0]] * 2
+    assert all(not values.any() for name, values in made.items() if name != "user_dense")
+
+
+def test_blank_rows_of_a_side_without_inputs_are_none() -> None:
+    assert blank(InputSpec(side="pin"), 2) == {}

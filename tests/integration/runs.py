@@ -63,14 +63,16 @@ def refusal(*arguments: str | Path) -> str:
 def without_export() -> Iterator[None]:
     """Runs that write a release without models: exporting costs more than all else in a small run."""
 
-    def nothing(parts: object, folder: Path, **options: object) -> dict[str, Any]:
+    def nothing(parts: object, releases: Path, **options: object) -> tuple[None, dict[str, Any]]:
         del parts, options
-        folder.mkdir(exist_ok=True)
+        folder = releases / "r-without-models"
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "manifest.json").write_text("{}")
-        return {}
+        return None, {}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, "write_release", nothing)
+        patch.setattr(step, "_put_live", lambda *_: False)
         yield
 
 

@@ -62,11 +62,11 @@ def test_run_interrupted_in_every_step_ends_like_an_uninterrupted_one(finished_r
 def test_run_killed_and_interrupted_while_training_publishes_the_same(finished_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "killed"
     killed = started("run", *SYNTHETIC, "--run", str(run))
-    wait_for(run / "upstream" / "ctr" / "checkpoint.safetensors", killed)
+    wait_for(run / "upstream" / "ctr_v1" / "checkpoint.safetensors", killed)
     killed.kill()
     killed.communicate()
     interrupted = started("run", "--run", str(run))
-    wait_for(run / "upstream" / "cvr" / "checkpoint.safetensors", interrupted)
+    wait_for(run / "upstream" / "cvr_v1" / "checkpoint.safetensors", interrupted)
     interrupted.send_signal(signal.SIGINT)
     _, errors = interrupted.communicate(timeout=TIMEOUT_S)
     assert interrupted.returncode == 130, errors

@@ -75,7 +75,7 @@ def test_two_processes_train_and_judge_to_the_same_results_as_one(finished_run: 
 def test_run_goes_on_where_it_was_moved_to(finished_run: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     moved.mkdir()
-    for item in ("run.json", "steps", "event_log", "feature_repo", "upstream", "evaluation", "release"):
+    for item in ("run.json", "steps", "event_log", "feature_repo", "upstream", "evaluation", "releases"):
         (moved / item).symlink_to(finished_run / item)
     found = json.loads(headwater("run", "--run", moved, "--dry-run", "--json").stdout)
     assert [step["name"] for step in found["steps"] if step["runs"]] == ["report"]
@@ -283,7 +283,12 @@ def test_other_options_train_from_the_beginning(finished_run: Path, tmp_path: Pa
     config = dataclasses.replace(before, seed=2)
     with pytest.raises(StepInterruptedError):
         execute(pipeline.steps(config), RunContext(config=config), StoppingObserver("train ctr", None))
-    assert sorted(path.name for path in (run / "upstream").iterdir()) == ["entities", "made_from.json"]
+    assert sorted(path.name for path in (run / "upstream").iterdir()) == [
+        "ctr_v1",
+        "cvr_v1",
+        "entities",
+        "made_from.json",
+    ]
     assert list((run / "feature_repo" / "data" / "offline").glob("*_embedding_*")) == []
     database = sqlite3.connect(run / "feature_repo" / "data" / "online_store.db")
     assert database.execute("SELECT count(*) FROM headwater_user_activity").fetchone() == (0,)

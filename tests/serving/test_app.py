@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from feature_repo.release.manifest import load_manifest
 from serving.app import create_app
-from serving.artifacts import load_manifest
 from serving.settings import Settings
 
 
@@ -31,6 +31,8 @@ def test_ready_server_names_its_release(client: TestClient) -> None:
         "embeddings": ["ctr_v1"],
         "num_pins": 6,
         "as_of": "2026-01-10T00:00:00Z",
+        "shadow": None,
+        "warnings": [],
     }
 
 
@@ -53,7 +55,10 @@ def test_server_that_is_not_ready_answers_no_request(settings: Settings, tmp_pat
     ("changes", "names"),
     [
         ({"services": {"retrieval": "retrieval__ctr_v1", "ranking": "ranking__ctr_v9"}}, "'ranking__ctr_v9'"),
-        ({"embeddings": [{"model": "ctr", "version": 2, "dim": 2}]}, "user_embedding_ctr_v1"),
+        (
+            {"embeddings": [{"model": "ctr", "version": 2, "dim": 2, "space_id": "0123456789ab"}]},
+            "user_embedding_ctr_v1",
+        ),
         ({"services": {"retrieval": "retrieval", "ranking": "ranking"}}, "user_embedding_ctr_v1__embedding"),
         ({"pin_title": "name"}, "pin_attributes__name"),
     ],
@@ -86,7 +91,6 @@ def test_settings_come_from_the_environment(tiny_run: Path, monkeypatch: pytest.
     monkeypatch.setenv("HEADWATER_RUN", str(tiny_run))
     monkeypatch.setenv("HEADWATER_RETRIEVE", "3")
     settings: Settings = create_app().state.settings
-    assert settings.release_path == tiny_run / "release"
     assert settings.repo_path == tiny_run / "feature_repo"
     assert settings.retrieve == 3
 
@@ -100,9 +104,13 @@ def test_settings_name_a_bad_variable(tiny_run: Path, monkeypatch: pytest.Monkey
 
 def test_openapi_shows_an_example_of_every_request(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
-    assert {"/v1/recommend", "/v1/rank", "/v1/features", "/healthz", "/readyz"} == set(document["paths"])
+    changes = {"/v1/releases/{id}/promote", "/v1/releases/rollback"}
+    reads = {"/v1/recommend", "/v1/rank", "/v1/features", "/v1/releases", "/healthz", "/readyz", "/metrics"}
+    assert reads | changes == set(document["paths"])
     schemas = document["components"]["schemas"]
-    assert all(schemas[name]["examples"] for name in ("RecommendRequest", "RankRequest", "FeaturesRequest"))
+    bodies = [name for name in schemas if name.endswith("Request")]
+    assert len(bodies) == 5
+    assert all(schemas[name]["examples"] for name in bodies)
     assert client.get("/docs").status_code == 200
 
 

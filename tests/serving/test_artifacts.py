@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from serving.artifacts import RankerArtifact, ReleaseError, ReleaseManifest, load_manifest, sha256_of, verify_files
+from feature_repo.release.files import sha256_of, verify_files
+from feature_repo.release.manifest import RankerArtifact, ReleaseError, ReleaseManifest, load_manifest
 from serving.releases import load_release
 
 
@@ -24,7 +25,9 @@ def test_manifest_survives_a_round_trip(release_dir: Path) -> None:
     ("changes", "names"),
     [
         ({"colour": "red"}, "colour"),
-        ({"format": 2}, "format"),
+        ({"format": 1}, "format"),
+        ({"release": "../evil"}, "release"),
+        ({"embeddings": [{"model": "ctr", "version": 1, "dim": 2, "space_id": "?"}]}, "embeddings.0.space_id"),
         ({"created": "2026-01-10T00:00:00"}, "created"),
         ({"surfaces": []}, "surfaces"),
         ({"popular": {"1": [101]}}, "popular"),
@@ -69,7 +72,7 @@ def test_sha256_of_is_that_of_the_bytes(tmp_path: Path) -> None:
 
 def test_load_release_refuses_an_index_of_another_size(edit_manifest: Callable[..., Path], release_dir: Path) -> None:
     retrieval = load_manifest(release_dir).retrieval.model_dump() | {"num_pins": 7}
-    with pytest.raises(ReleaseError, match="must hold 7 vectors of width 2"):
+    with pytest.raises(ReleaseError, match="must hold 7 vectors of width 3"):
         load_release(edit_manifest(retrieval=retrieval), threads=1)
 
 

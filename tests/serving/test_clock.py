@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from feature_repo.release.manifest import ReleaseManifest, load_manifest
 from serving.app import create_app
-from serving.artifacts import ReleaseManifest, load_manifest
 from serving.clock import is_replay, make_clock
 from serving.settings import Settings
 
@@ -33,14 +33,19 @@ def test_release_is_a_replay_when_older_than_its_ttl(manifest: ReleaseManifest, 
     assert is_replay(aged(manifest, hours)) is replay
 
 
-def test_replay_stands_at_the_newest_feature(manifest: ReleaseManifest) -> None:
+@pytest.mark.parametrize(("ttl_hours", "after"), [(72, 24), (24, 12)])
+def test_replay_stands_a_day_after_the_newest_feature_and_within_every_ttl(
+    manifest: ReleaseManifest, ttl_hours: int, after: int
+) -> None:
     newest = CUTOFF + timedelta(hours=1)
-    assert make_clock("auto", aged(manifest, 1000), lambda: newest)() == newest
+    version = manifest.embeddings[0].model_copy(update={"ttl_hours": ttl_hours})
+    old = aged(manifest, 1000).model_copy(update={"embeddings": (version,)})
+    assert make_clock("auto", old, lambda: newest)() == newest + timedelta(hours=after)
 
 
 @pytest.mark.parametrize("newest", [None, CUTOFF - timedelta(hours=1)])
-def test_replay_never_stands_before_the_data_cutoff(manifest: ReleaseManifest, newest: datetime | None) -> None:
-    assert make_clock("replay", manifest, lambda: newest)() == manifest.data_cutoff
+def test_replay_counts_from_the_data_cutoff_at_least(manifest: ReleaseManifest, newest: datetime | None) -> None:
+    assert make_clock("replay", manifest, lambda: newest)() == manifest.data_cutoff + timedelta(days=1)
 
 
 def test_fixed_moment_is_kept_in_utc(manifest: ReleaseManifest) -> None:
@@ -55,15 +60,15 @@ def test_fresh_release_follows_the_wall_clock(manifest: ReleaseManifest, as_of: 
     assert abs(clock() - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-def test_server_replays_an_old_log_at_its_newest_feature(
+def test_server_replays_an_old_log_from_its_newest_feature(
     settings: Settings, edit_manifest: Callable[..., Path]
 ) -> None:
-    """The newest row among popular Pins, a `created` far after the cut-off: users of that hour are present."""
+    """A day after the newest row among popular Pins, with a `created` far after the cut-off: users are present."""
     release_dir = edit_manifest(created="2030-01-01T00:00:00Z")
     replayed = settings.model_copy(update={"release_dir": release_dir, "as_of": "auto"})
     with TestClient(create_app(replayed)) as client:
         answer = client.post("/v1/recommend", json={"user_id": 1, "surface": "1"}).json()
-    assert answer["as_of"] == "2026-01-09T23:00:00Z"
+    assert answer["as_of"] == "2026-01-10T23:00:00Z"
     assert set(answer["user"]["status"].values()) == {"present"}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.artifacts import ReleaseError, Services
+from feature_repo.release.manifest import ReleaseError, Services
 from serving.online_features import by_view, open_features
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)

@@ -33,6 +33,10 @@ RecipeOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", metavar="N", help="Threads to use; every core when not given.")
 ]
+UntilOption = Annotated[
+    str | None,
+    typer.Option("--until", metavar="DATE", help="First day not seen: end the window here; later days are refreshes."),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print a machine-readable summary; progress stays on standard error.")
 ]
@@ -64,6 +68,8 @@ class Request:
     """Name of a recipe."""
     threads: int | None
     """Number of threads."""
+    until: str | None
+    """First day not seen."""
     as_json: bool
     """Print a machine-readable summary."""
     dry_run: bool

@@ -25,6 +25,7 @@ from trainers.commands.options import (
     SeedOption,
     SeedsOption,
     ThreadsOption,
+    UntilOption,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def add_command(app: typer.Typer, name: str, summary: str, *, only: str | None) 
         scale: ScaleOption = None,
         recipe: RecipeOption = None,
         threads: ThreadsOption = None,
+        until: UntilOption = None,
         as_json: JsonOption = False,
         dry_run: DryRunOption = False,
         quiet: QuietOption = False,
@@ -72,6 +74,7 @@ def add_command(app: typer.Typer, name: str, summary: str, *, only: str | None) 
             scale=scale,
             recipe=recipe,
             threads=threads,
+            until=until,
             as_json=as_json,
             dry_run=dry_run,
             quiet=quiet,
@@ -118,6 +121,7 @@ def _resolve(request: Request, console: Console) -> RunConfig:
         scale=request.scale,
         recipe=request.recipe,
         threads=request.threads,
+        until=request.until,
     )
     changed = run_config.changes(before, config) if before is not None else {}
     if changed:

@@ -37,10 +37,12 @@ def add_command(app: typer.Typer) -> None:
 
 
 def _check_release(run: Path) -> None:
-    if not (run / "release").is_dir():
+    from trainers.life.operators import open_catalogue
+
+    if open_catalogue(run).pointers().live is None:
         raise ValueError(
-            f"--run must hold a release to serve (got {str(run)!r}, which has none); "
-            f"run `headwater run --run {run}` to the end first"
+            f"--run must have a live release to serve (got {str(run)!r}, which has none); "
+            f"run `headwater run --run {run}` to the end, or promote one: `headwater release list --run {run}`"
         )
 
 

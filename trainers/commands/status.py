@@ -1,37 +1,49 @@
-"""`headwater status`: where a run stands, its embedding versions, and how fresh its feature views are."""
+"""`headwater status`: where a run stands, its embedding versions and who reads them, and how fresh its views are."""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trainers.commands.exits import exit_codes
+from trainers.commands.moments import moment_option
 from trainers.commands.options import DebugOption, ExistingRunOption, JsonOption
 
 if TYPE_CHECKING:
     from feature_repo.contract import RepoManifest
     from trainers.run_config import RunConfig
 
+AsOfOption = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="MOMENT", help="UTC moment at which ages are taken; now when not given."),
+]
+
 
 def add_command(app: typer.Typer) -> None:
     """Add `status`."""
 
     @app.command("status")
-    def status(run: ExistingRunOption, as_json: JsonOption = False, debug: DebugOption = False) -> None:
-        """Show a run's steps, embedding versions and freshness."""
+    def status(
+        run: ExistingRunOption, as_of: AsOfOption = None, as_json: JsonOption = False, debug: DebugOption = False
+    ) -> None:
+        """Show a run's steps, embedding versions with their freshness and consumers, and what needs attention."""
         with exit_codes(debug=debug, as_json=as_json):
-            found = collect(run)
+            found = collect(run, moment_option("--as-of", as_of))
             if as_json:
                 typer.echo(json.dumps(found, indent=2))
             else:
                 _show(found)
 
 
-def collect(run: Path) -> dict[str, Any]:
+def collect(run: Path, as_of: datetime | None = None) -> dict[str, Any]:
     """State of a run as `--json` prints it; what does not exist yet is absent.
+
+    Args:
+        as_of: Moment at which ages are taken; found out when not given.
 
     Raises:
         ValueError: no run has been started in the directory.
@@ -45,7 +57,16 @@ def collect(run: Path) -> dict[str, Any]:
     data_dir = run / "feature_repo" / "data"
     if (data_dir / "manifest.json").is_file():
         found |= _versions_and_views(data_dir, _data_end(run))
+    if (run / "feature_repo" / "feature_store.yaml").is_file() and (run / "event_log" / "spec.json").is_file():
+        found |= _catalogued(run, as_of)
     return found
+
+
+def _catalogued(run: Path, as_of: datetime | None) -> dict[str, Any]:
+    from trainers.life.operators import open_catalogue
+    from trainers.life.version_status import version_status
+
+    return version_status(run, open_catalogue(run), as_of)
 
 
 def _steps(config: RunConfig) -> list[dict[str, Any]]:
@@ -112,10 +133,54 @@ def _show(found: dict[str, Any]) -> None:
             f"{duration(step['seconds'])}, {step['peak_mb']:,.0f} MB, {step['finished']}" if step["up_to_date"] else ""
         )
         typer.echo(f"  {step['name']:<12} {'done, ' + cost if cost else 'to run: ' + step['reason']}")
-    for version in found.get("embedding_versions", []):
-        typer.echo(f"  version {version['version']}: {version['dim']}-d, max age {version['ttl_hours']} h")
+    if found.get("versions"):
+        _show_versions(found)
+    else:
+        for version in found.get("embedding_versions", []):
+            typer.echo(f"  version {version['version']}: {version['dim']}-d, max age {version['ttl_hours']} h")
     for view in found.get("feature_views", []):
         typer.echo(f"  view {view['view']}: {_view_text(view)}")
+
+
+def _show_versions(found: dict[str, Any]) -> None:
+    from trainers.commands.tables import aligned
+
+    why = {"replay": ", the end of a log that ended long ago", "wall": "", "given": ""}[found["clock"]]
+    typer.echo(f"  versions as of {found['as_of'][:16].replace('T', ' ')} UTC{why}; live: {found['live'] or 'none'}")
+    heading = ("version", "state", "space", "newest day", "age", "max age", "freshness", "coverage", "drift", "read by")
+    typer.echo(aligned([heading, *map(_version_row, found["versions"])], indent="    "))
+    for warning in found["warnings"]:
+        typer.echo(f"  warning: {warning}")
+
+
+def _version_row(version: dict[str, Any]) -> tuple[str, ...]:
+    day, age = version["newest_day"], version["age_hours"]
+    readers = [
+        each["name"] + (f" ({each['detail']})" if each["kind"] == "release" else "") for each in version["consumers"]
+    ]
+    return (
+        version["version"],
+        version["state"] + (f" through {version['served_through']}" if version["served_through"] else ""),
+        version["space_id"] or "none yet",
+        day[:10] if day else "none",
+        "" if age is None else f"{age:.0f} h",
+        f"{version['ttl_hours']} h",
+        version["freshness"].replace("_", " "),
+        _figures(version["coverage"]),
+        _figures(version["drift"]),
+        ", ".join(readers) or "nothing",
+    )
+
+
+def _figures(gates: dict[str, float]) -> str:
+    """Figures of both entities: the largest of each kind, which is the worst for drift; the smallest of coverage."""
+    if not gates:
+        return ""
+    if all(name.startswith("coverage") for name in gates):
+        return f"{min(gates.values()):.1%}"
+    kinds = {name.partition("_since_reference")[0] for name in gates}
+    worst = {kind: max(value for name, value in gates.items() if name.startswith(kind)) for kind in kinds}
+    return ", ".join(f"{kind.replace('_', ' ')} {worst[kind]:.3g}" for kind in sorted(worst))
 
 
 def _view_text(view: dict[str, Any]) -> str:

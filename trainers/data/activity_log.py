@@ -13,6 +13,9 @@ from trainers.data.connection import literal, moment, quote
 
 _SHORTEST = timedelta(microseconds=1)
 
+APPENDED = "appended-"
+"""Beginning of the name of a file with what came later; the UTC date of its cut-off follows."""
+
 
 def last_date_before(cutoff: datetime) -> date:
     """UTC date of the last partition that can hold an event strictly before `cutoff`."""
@@ -33,6 +36,8 @@ class PartitionFile:
     path: Path
     identity: str
     """Relative path, size and modification time: changes when the file is written anew."""
+    appended: date | None = None
+    """UTC date of the cut-off that the file was appended for; it holds no event from before the cut-off before it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,13 +82,14 @@ class DailyLog:
 
     def fingerprint(self, cutoff: datetime) -> str:
         """Hash over the identity of every file that may hold an event before `cutoff`."""
-        last = last_date_before(cutoff)
-        known = [item.identity for item in (*self.impressions, *self.conversions) if item.day <= last]
+        last, today = last_date_before(cutoff), cutoff.astimezone(UTC).date()
+        files = (item for item in (*self.impressions, *self.conversions) if item.day <= last)
+        known = [item.identity for item in files if item.appended is None or item.appended <= today]
         return hashlib.sha256("\n".join(known).encode()).hexdigest()
 
 
 def _partitions(event_log: Path, table: str) -> tuple[PartitionFile, ...]:
-    return tuple(_partition_file(event_log, path) for path in sorted(event_log.glob(f"{table}/date=*/*.parquet")))
+    return tuple(_partition_file(event_log, path) for path in sorted(event_log.glob(f"{table}/date=*/[!.]*.parquet")))
 
 
 def _partition_file(event_log: Path, path: Path) -> PartitionFile:
@@ -91,5 +97,6 @@ def _partition_file(event_log: Path, path: Path) -> PartitionFile:
     return PartitionFile(
         day=date.fromisoformat(path.parent.name.removeprefix("date=")),
         path=path,
+        appended=date.fromisoformat(path.stem.removeprefix(APPENDED)) if path.stem.startswith(APPENDED) else None,
         identity=f"{path.relative_to(event_log).as_posix()} {status.st_size} {status.st_mtime_ns}",
     )

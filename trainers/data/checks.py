@@ -22,11 +22,14 @@ from trainers.data.columns import (
     Column,
     table_columns,
 )
-from trainers.data.connection import literal, quote
+from trainers.data.connection import literal, moment, quote
 from trainers.data.dataset import DatasetSpec
 from trainers.data.ingest_report import TableReport
 
 _SHOWN_REASONS, _SHOWN_CHARACTERS = 3, 80
+
+IMPRESSION_KEYS = ("impression_id", "user_id", "pin_id", "surface", "event_timestamp")
+"""Columns of an impression that its conversions are checked against and joined with."""
 
 
 class EventLogError(ValueError):
@@ -36,12 +39,34 @@ class EventLogError(ValueError):
 class Checker:
     """Runs the checks of a dataset's tables, which must come entities first."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, spec: DatasetSpec, staging: Path, now: datetime) -> None:
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        spec: DatasetSpec,
+        staging: Path,
+        now: datetime,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        earlier: str | None = None,
+    ) -> None:
+        """
+        Args:
+            since: Events before this moment are left alone; those without a readable time too, whose day is not known.
+            until: Events, users and Pins from this moment on are left alone.
+            earlier: Query for `IMPRESSION_KEYS` of the impressions that the log holds from before `since`.
+        """
         self._connection = connection
         self._spec = spec
         self._staging = staging
         self._now = f"TIMESTAMPTZ {literal(now.isoformat())}"
+        self._since, self._until, self._earlier = since, until, earlier
         self._checked: set[str] = set()
+
+    def impressions(self) -> str:
+        """Query for `IMPRESSION_KEYS` of every good impression, staged or of before."""
+        staged = f"SELECT {', '.join(IMPRESSION_KEYS)} FROM checked_{IMPRESSIONS} WHERE reason IS NULL"
+        return f"{staged} UNION ALL {self._earlier}" if self._earlier else staged
 
     def check(self, table: str) -> TableReport:
         """Fill `checked_<table>` and count its rows.
@@ -115,8 +140,18 @@ class Checker:
         cases = " ".join(f"WHEN {condition} THEN {literal(reason)}" for condition, reason in faults)
         self._connection.execute(
             f"CREATE TABLE checked_{table} AS SELECT row, unnest(c), CASE {cases} END AS reason FROM "
-            f"(SELECT s.file_row_number AS row, s, {{{cast}}} AS c FROM {self._staged(table)} AS s)"
+            f"(SELECT s.file_row_number AS row, s, {{{cast}}} AS c FROM {self._staged(table)} AS s) "
+            f"WHERE {self._in_period(table)}"
         )
+
+    def _in_period(self, table: str) -> str:
+        """SQL that holds for rows of the period; a row whose time cannot be read belongs to a whole log."""
+        conditions = []
+        if self._since is not None and table in (IMPRESSIONS, CONVERSIONS):
+            conditions.append(f"c.event_timestamp >= {moment(self._since)}")
+        if self._until is not None:
+            conditions.append(f"(c.event_timestamp IS NULL OR c.event_timestamp < {moment(self._until)})")
+        return " AND ".join(conditions) or "true"
 
     def _between_rows(self, table: str) -> Iterator[tuple[str, str]]:
         """Pairs of reason and SQL condition that look at more than the row itself."""
@@ -125,6 +160,8 @@ class Checker:
             yield f"duplicate {entity} and event_timestamp", self._repeated(table, f"{entity}, event_timestamp")
         elif table == IMPRESSIONS:
             yield "duplicate impression_id", self._repeated(table, "impression_id")
+            if self._earlier:
+                yield "duplicate impression_id", f"impression_id IN (SELECT impression_id FROM ({self._earlier}))"
             yield from self._unknown("user_id", USERS)
             yield from self._unknown("pin_id", PINS)
         elif table == CONVERSIONS:
@@ -148,10 +185,10 @@ class Checker:
 
     def _conversion_faults(self) -> Iterator[tuple[str, str]]:
         kinds = ", ".join(literal(conversion.kind) for conversion in self._spec.conversions)
-        impressions = f"checked_{IMPRESSIONS} WHERE reason IS NULL"
+        impressions = self.impressions()
         yield "undeclared kind", f"kind NOT IN ({kinds})"
-        yield "conversion without its impression", f"impression_id NOT IN (SELECT impression_id FROM {impressions})"
-        joined = f"checked_{CONVERSIONS} AS c JOIN (FROM {impressions}) AS i USING (impression_id)"
+        yield "conversion without its impression", f"impression_id NOT IN (SELECT impression_id FROM ({impressions}))"
+        joined = f"checked_{CONVERSIONS} AS c JOIN ({impressions}) AS i USING (impression_id)"
         yield (
             "conversion before its impression",
             f"row IN (SELECT c.row FROM {joined} WHERE c.event_timestamp < i.event_timestamp)",

@@ -2,12 +2,14 @@
 
 `event_log/` holds `impressions/date=YYYY-MM-DD/part-0.parquet`, the same for `conversions`, `users.parquet`,
 `pins.parquet`, `history_<name>.parquet`, `quarantine/`, `spec.json` and `report.json`; see `docs/event_log.md`.
-Partitions are UTC dates, timestamps UTC microseconds.
+Partitions are UTC dates, timestamps UTC microseconds. Days that came later stand in files of their own beside them,
+`appended-YYYY-MM-DD.parquet`, named after their cut-off (`append.py`).
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -115,16 +117,19 @@ class EventLog:
         days = [day for day in self.days(table) if first.date() <= day <= last.date()]
         if not days:
             return self._no_rows(table)
-        files = ", ".join(literal(self.path / table / f"date={day}" / "part-0.parquet") for day in days)
+        files = ", ".join(map(literal, self._files(table, days)))
         return (
             f"SELECT * FROM read_parquet([{files}], hive_partitioning = false) "
             f"WHERE event_timestamp >= {moment(from_)} AND event_timestamp < {moment(until)}"
         )
 
+    def _files(self, table: str, days: Sequence[date]) -> list[Path]:
+        return [file for day in days for file in sorted((self.path / table / f"date={day}").glob("[!.]*.parquet"))]
+
     def _no_rows(self, table: str) -> str:
         days = self.days(table)
         if days:
-            path = self.path / table / f"date={days[0]}" / "part-0.parquet"
+            path = self._files(table, days[:1])[0]
             return f"SELECT * FROM read_parquet({literal(path)}, hive_partitioning = false) WHERE false"
         types = {"impression_id": "BIGINT", "user_id": "BIGINT", "pin_id": "BIGINT", "surface": "VARCHAR"}
         types |= {column.name: column.sql_type for column in table_columns(self.spec, table)}

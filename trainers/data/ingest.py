@@ -17,6 +17,7 @@ from trainers.data.columns import CONVERSIONS, IMPRESSIONS, PINS, table_columns,
 from trainers.data.connection import DEFAULT_MEMORY_MB, connect, literal, quote
 from trainers.data.dataset import DatasetSpec
 from trainers.data.ingest_report import IngestReport, TableReport
+from trainers.data.raw_days import EVENT_TABLES, staged_sums, write_sums
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def ingest(
     now: datetime,
     progress: Progress = log_progress,
     memory_mb: int = DEFAULT_MEMORY_MB,
+    until: datetime | None = None,
 ) -> IngestReport:
     """Check staged tables and put the event log at `out`, replacing an earlier one only once the new one is whole.
 
@@ -55,6 +57,7 @@ def ingest(
         now: Moment after which an event lies in the future; must have a time zone.
         progress: Told about every table checked and every day written.
         memory_mb: Memory limit of DuckDB in megabytes; what doesn't fit spills into `out`'s folder.
+        until: What is staged from this moment on stays out, as if it had not happened yet.
 
     Raises:
         EventLogError: The data cannot become an event log. Bad rows and counts then lie in `<out>.rejected`.
@@ -67,7 +70,8 @@ def ingest(
     partial.mkdir(parents=True)
     try:
         with connect(temp=_beside(out, "spill"), memory_mb=memory_mb) as connection:
-            report = _Ingestion(connection, spec, staging, partial).run(out, now, progress)
+            checker = Checker(connection, spec, staging, now, until=until)
+            report = _Ingestion(connection, spec, staging, partial).run(out, checker, progress)
         _swap(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -100,6 +104,18 @@ def _swap(partial: Path, out: Path) -> None:
     shutil.rmtree(rejected(out), ignore_errors=True)
 
 
+def join_conversions(connection: duckdb.DuckDBPyConnection, checker: Checker) -> None:
+    """Fill `joined_conversions`: every good conversion with the entity keys and the surface of its impression."""
+    columns = [row[0] for row in connection.execute(f"DESCRIBE checked_{CONVERSIONS}").fetchall()]
+    value = "c.value" if "value" in columns else "NULL::DOUBLE AS value"
+    connection.execute(
+        f"CREATE TABLE joined_{CONVERSIONS} AS "
+        f"SELECT c.impression_id, i.user_id, i.pin_id, i.surface, c.event_timestamp, c.kind, {value} "
+        f"FROM checked_{CONVERSIONS} AS c JOIN ({checker.impressions()}) AS i USING (impression_id) "
+        "WHERE c.reason IS NULL"
+    )
+
+
 class _Ingestion:
     """One pass from staged tables to a partial event log."""
 
@@ -109,13 +125,12 @@ class _Ingestion:
         self._staging = staging
         self._partial = partial
 
-    def run(self, out: Path, now: datetime, progress: Progress) -> IngestReport:
+    def run(self, out: Path, checker: Checker, progress: Progress) -> IngestReport:
         """Write everything of the event log into the partial folder."""
-        checker = Checker(self._connection, self._spec, self._staging, now)
         tables = self._check(checker, progress)
         self._refuse(tables, out, checker)
         if CONVERSIONS in tables:
-            self._join_conversions()
+            join_conversions(self._connection, checker)
         self._write_days(CONVERSIONS in tables, progress)
         for table in tables:
             if table not in (IMPRESSIONS, CONVERSIONS):
@@ -126,6 +141,9 @@ class _Ingestion:
         report = self._report(tables)
         (self._partial / REPORT_FILE).write_text(report.to_json())
         (self._partial / SPEC_FILE).write_text(self._spec.model_dump_json(indent=2) + "\n")
+        anchor = self._spec.window.features_from
+        sums = {table: staged_sums(self._connection, self._staging, table, anchor) for table in EVENT_TABLES}
+        write_sums(self._partial, sums)
         progress("event log written", 1.0)
         return report
 
@@ -159,16 +177,6 @@ class _Ingestion:
             (self._partial / REPORT_FILE).write_text(IngestReport(tables=tables).to_json())
             self._partial.rename(kept_aside)
             raise
-
-    def _join_conversions(self) -> None:
-        """Give every good conversion the entity keys and the surface of its impression."""
-        value = "c.value" if '"value"' in self._columns(CONVERSIONS) else "NULL::DOUBLE AS value"
-        self._connection.execute(
-            f"CREATE TABLE joined_{CONVERSIONS} AS "
-            f"SELECT c.impression_id, i.user_id, i.pin_id, i.surface, c.event_timestamp, c.kind, {value} "
-            f"FROM checked_{CONVERSIONS} AS c JOIN checked_{IMPRESSIONS} AS i USING (impression_id) "
-            "WHERE c.reason IS NULL AND i.reason IS NULL"
-        )
 
     def _write_days(self, with_conversions: bool, progress: Progress) -> None:
         impressions = f"SELECT {self._columns(IMPRESSIONS)} FROM checked_{IMPRESSIONS} WHERE reason IS NULL"

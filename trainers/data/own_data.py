@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import duckdb
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from trainers.data.adapters.adapter import AdapterOptions
 from trainers.data.columns import CONVERSIONS, IMPRESSIONS, PINS, USERS, table_columns
 from trainers.data.connection import connect, literal
 from trainers.data.dataset import DatasetSpec, SpecError, Strict, load_yaml
 from trainers.data.ingest import Progress
+from trainers.data.raw_days import EVENT_TABLES, stage_events
 from trainers.data.source_files import KeyType, SourceReader, SourceTable, complaint, hashed_key
 
 
@@ -32,16 +33,28 @@ class Tables(Strict):
     """The tables that a dataset consists of."""
 
     impressions: SourceTable
-    conversions: SourceTable | None = None
+    conversions: tuple[SourceTable, ...] = ()
+    """One table, or a list of several with kinds of their own."""
     users: SourceTable | None = None
     pins: SourceTable | None = None
     histories: dict[str, SourceTable] = Field(default_factory=dict)
 
-    def named(self) -> dict[str, SourceTable]:
-        """Tables by their name in the event log."""
-        tables = {USERS: self.users, PINS: self.pins, IMPRESSIONS: self.impressions, CONVERSIONS: self.conversions}
-        tables |= {f"history_{name}": table for name, table in self.histories.items()}
-        return {name: table for name, table in tables.items() if table is not None}
+    @field_validator("conversions", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        return given if isinstance(given, list | tuple) else [given]
+
+    def named(self) -> dict[str, dict[str, SourceTable]]:
+        """Sources of each table by their key in the YAML, by the table's name in the event log."""
+        tables = {USERS: {"users": self.users}, PINS: {"pins": self.pins}, IMPRESSIONS: {IMPRESSIONS: self.impressions}}
+        several = len(self.conversions) > 1
+        conversions = {
+            f"conversions.{i}" if several else "conversions": each for i, each in enumerate(self.conversions)
+        }
+        histories = {f"history_{name}": {f"histories.{name}": each} for name, each in self.histories.items()}
+        found = {**tables, CONVERSIONS: conversions, **histories}
+        kept = {name: {key: each for key, each in sources.items() if each} for name, sources in found.items()}
+        return {name: sources for name, sources in kept.items() if sources}
 
 
 class OwnDataSpec(DatasetSpec):
@@ -57,7 +70,7 @@ class OwnDataSpec(DatasetSpec):
             (self.user_attributes, self.tables.users, "users"),
             (self.pin_attributes, self.tables.pins, "pins"),
         ):
-            if declared and table is None:
+            if declared and not table:
                 raise ValueError(f"tables must have {what} because some are declared (got none); add tables.{what}")
         if self.tables.conversions and not self.conversions:
             raise ValueError("conversions must be declared for tables.conversions (got none); add their kinds")
@@ -91,7 +104,9 @@ class OwnDataAdapter:
         Raises:
             SpecError: A glob matches nothing.
         """
-        return [file for name in self._declared.tables.named() for file in self._reader(name).files()]
+        return [
+            file for table in self._declared.tables.named() for each in self._readers(table) for file in each.files()
+        ]
 
     def stage(self, staging: Path, options: AdapterOptions, progress: Progress) -> None:
         """Write every declared table with canonical columns, unchecked.
@@ -112,14 +127,18 @@ class OwnDataAdapter:
         self, connection: duckdb.DuckDBPyConnection, table: str, staging: Path, options: AdapterOptions
     ) -> None:
         columns = table_columns(self._declared, table)
-        query = self._reader(table).query(connection, columns, self._declared.keys.by_column())
+        keys = self._declared.keys.by_column()
+        queries = [reader.query(connection, columns, keys) for reader in self._readers(table)]
+        query = " UNION ALL BY NAME ".join(queries)
         if options.scale < 1.0 and table == CONVERSIONS:
             kept = literal(staging / f"{IMPRESSIONS}.parquet")
             query = f"FROM ({query}) WHERE impression_id::VARCHAR IN (SELECT impression_id::VARCHAR FROM {kept})"
         elif table != PINS:
             query = f"FROM ({query}) WHERE {options.keeps('user_id')}"
+        # Of a share of the users, conversions are found through all impressions.
+        since = options.since if table in EVENT_TABLES and options.scale == 1.0 else None
         try:
-            connection.execute(f"COPY ({query}) TO {literal(staging / f'{table}.parquet')} (FORMAT parquet)")
+            stage_events(connection, query, staging, table, since)
         except duckdb.Error as error:
             raise SpecError(
                 f"{self._yaml}: tables.{table} must be readable as declared (got: {complaint(error)}); correct the file"
@@ -136,8 +155,9 @@ class OwnDataAdapter:
         found = [
             texts
             for table in self._declared.tables.named()
+            for reader in self._readers(table)
             for column in columns
-            if (texts := self._reader(table).key_texts(connection, column))
+            if (texts := reader.key_texts(connection, column))
         ]
         keys = f"SELECT DISTINCT {hashed_key('key')} AS {name}, key FROM ({' UNION ALL '.join(found)})"
         connection.execute(f"COPY ({keys} ORDER BY {name}) TO {literal(path)} (FORMAT parquet)")
@@ -149,9 +169,9 @@ class OwnDataAdapter:
                 f"{self._yaml}: keys.{entity} must give every text its own number (got one for {shared[1:]})"
             )
 
-    def _reader(self, table: str) -> SourceReader:
-        key = table.replace("history_", "histories.", 1)
-        return SourceReader(self._yaml, f"tables.{key}", self._declared.tables.named()[table])
+    def _readers(self, table: str) -> list[SourceReader]:
+        sources = self._declared.tables.named()[table]
+        return [SourceReader(self._yaml, f"tables.{key}", source) for key, source in sources.items()]
 
 
 def load(path: Path) -> tuple[DatasetSpec, OwnDataAdapter]:

@@ -6,14 +6,21 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from datetime import UTC, date, datetime, timedelta
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from feature_repo.contract import ENTITIES, RepoManifest, activity_view, attributes_view, embedding_view
+from feature_repo.contract import (
+    ENTITIES,
+    EmbeddingVersion,
+    RepoManifest,
+    activity_view,
+    attributes_view,
+    embedding_view,
+)
 from feature_repo.layout import apply, create_repo, forget, open_store, select
 from trainers.data import own_data
 from trainers.data.activity import ActivityBuilder, ActivityConfig
@@ -25,10 +32,13 @@ from trainers.data.event_log import EventLog, ingest
 from trainers.data.ingest_report import IngestReport
 from trainers.data.manifest import repo_manifest
 from trainers.data.task_checks import check_tasks
-from trainers.progress import Progress
+from trainers.progress import Progress, share_of
 from trainers.recipes import RunRecipe, get_recipe
 from trainers.run_config import RunConfig
 from trainers.steps import RunContext
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +60,28 @@ def dataset(config: RunConfig) -> tuple[DatasetSpec, Adapter, AdapterOptions]:
                 f"a dataset YAML must name its files itself (got --path too: {config.path!r}); leave --path out"
             )
         spec, adapter = own_data.load(Path(config.dataset))
-        return spec, adapter, options
+        return cut(spec, config.until), adapter, options
     built_in = get_adapter(config.dataset)
-    return built_in.spec(options), built_in, options
+    return cut(built_in.spec(options), config.until), built_in, options
+
+
+def cut(spec: DatasetSpec, until: str | None) -> DatasetSpec:
+    """The dataset with its window ended at the cut-off on a UTC date, as if nothing had happened since.
+
+    Raises:
+        ValueError: No test day would be left, or the declared window ends earlier.
+    """
+    if until is None:
+        return spec
+    window = spec.window
+    end = datetime.combine(date.fromisoformat(until), window.until.timetz())
+    if not window.test_from < end <= window.until:
+        raise ValueError(
+            f"--until must leave train and test days: after {window.test_from:%Y-%m-%d}, where the test days of "
+            f"{spec.name} begin, and at most {window.until:%Y-%m-%d}, where they end (got {until}); give a day "
+            "between, or move the dataset's window"
+        )
+    return spec.model_copy(update={"window": window.model_copy(update={"until": end})})
 
 
 def source_fingerprint(config: RunConfig) -> Mapping[str, str]:
@@ -85,9 +114,16 @@ def run_ingest(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     staging.mkdir(parents=True)
     try:
         with progress.stage("stage raw data", 100) as stage:
-            adapter.stage(staging, options, _share_of(stage))
+            adapter.stage(staging, options, share_of(stage))
         with progress.stage("check and write the event log", 100) as stage:
-            report = ingest(spec, staging, context.path(CHECKED), now=datetime.now(UTC), progress=_share_of(stage))
+            report = ingest(
+                spec,
+                staging,
+                context.path(CHECKED),
+                now=datetime.now(UTC),
+                progress=share_of(stage),
+                until=spec.window.until if context.config.until else None,
+            )
         check_window(spec.window, report)
         check_tasks(EventLog(context.path(CHECKED)))
         for warning in report.warnings:
@@ -117,21 +153,6 @@ def check_window(window: Window, report: IngestReport) -> None:
             )
 
 
-def _share_of(stage: Any) -> Any:
-    """Callback (message, share in 0..1) that advances a stage of 100 units."""
-    done = 0
-
-    def report(message: str, share: float) -> None:
-        del message
-        nonlocal done
-        units = round(100 * share)
-        if units > done:
-            stage.advance(units - done)
-            done = units
-
-    return report
-
-
 def manifest(context: RunContext) -> RepoManifest:
     """The run's feature repo, from its event log's declaration and its recipe."""
     return repo_manifest(EventLog(context.path(EVENT_LOG)).spec, recipe(context))
@@ -145,20 +166,7 @@ def recipe(context: RunContext) -> RunRecipe:
 def run_features(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     """Write the daily snapshots of activity, and the attributes and histories."""
     log = EventLog(context.path(EVENT_LOG))
-    offline, repo = context.path(OFFLINE), manifest(context)
-    cutoffs = log.spec.cutoffs()
-    builder = ActivityBuilder(
-        ActivityConfig(
-            event_log=context.path(EVENT_LOG),
-            offline=offline,
-            state=context.path("features"),
-            manifest=repo,
-            publish_delay=log.spec.publish_delay,
-            retention_days=recipe(context).upstream.retention_days,
-            memory_limit=MEMORY_LIMIT,
-            threads=context.config.threads,
-        )
-    )
+    cutoffs, builder = log.spec.cutoffs(), activity_builder(context, log)
     now = datetime.now(UTC)
     done = 0
     with progress.stage("daily activity snapshots", len(cutoffs)) as stage:
@@ -170,8 +178,24 @@ def run_features(context: RunContext, progress: Progress) -> Mapping[str, Any]:
             done = num_done
 
         written = builder.build(cutoffs, created_timestamp=now, progress=report)
-    write_attributes(context.path(EVENT_LOG), offline, repo, created_timestamp=now)
+    write_attributes(context.path(EVENT_LOG), context.path(OFFLINE), manifest(context), created_timestamp=now)
     return {"snapshots": len(cutoffs), "written": len(written)}
+
+
+def activity_builder(context: RunContext, log: EventLog) -> ActivityBuilder:
+    """Builder of the run's activity snapshots, which goes on where it last stopped."""
+    return ActivityBuilder(
+        ActivityConfig(
+            event_log=context.path(EVENT_LOG),
+            offline=context.path(OFFLINE),
+            state=context.path("features"),
+            manifest=manifest(context),
+            publish_delay=log.spec.publish_delay,
+            retention_days=recipe(context).upstream.retention_days,
+            memory_limit=MEMORY_LIMIT,
+            threads=context.config.threads,
+        )
+    )
 
 
 def run_apply(context: RunContext, progress: Progress) -> Mapping[str, Any]:
@@ -199,9 +223,30 @@ def run_materialize(context: RunContext, progress: Progress) -> Mapping[str, Any
     spec, repo = log.spec, manifest(context)
     figures = check_for_leaks(log, store, context.path(REPO), repo, progress, seed=context.config.seed)
     newest = spec.window.until + spec.publish_delay
-    daily = [activity_view(entity) for entity in ENTITIES]
-    daily += [embedding_view(entity, item.model, item.version) for item in repo.embeddings for entity in ENTITIES]
-    static = [attributes_view(entity) for entity in ENTITIES if repo.attributes(entity)]
+    daily, static = daily_views(repo.embeddings), static_views(repo)
+    materialize(store, daily, static, newest, progress)
+    return {"feature_views": len(daily) + len(static), "newest": newest.isoformat(), **figures}
+
+
+def daily_views(versions: Iterable[EmbeddingVersion]) -> list[str]:
+    """Views with a snapshot a day: activity, and the vectors of these versions."""
+    activity = [activity_view(entity) for entity in ENTITIES]
+    return activity + [embedding_view(entity, each.model, each.version) for each in versions for entity in ENTITIES]
+
+
+def static_views(repo: RepoManifest) -> list[str]:
+    """Views of attributes, whose rows say themselves from when they hold."""
+    return [attributes_view(entity) for entity in ENTITIES if repo.attributes(entity)]
+
+
+def materialize(
+    store: FeatureStore, daily: Sequence[str], static: Sequence[str], newest: datetime, progress: Progress
+) -> None:
+    """Write the newest snapshot of each daily view and all rows of the static ones to the online store.
+
+    Args:
+        newest: Moment from which the newest snapshots may be used.
+    """
     # Feast prints what it materializes to standard output, which belongs to our own results.
     with progress.stage("materialize", len(daily) + len(static)) as stage, redirect_stdout(StringIO()):
         for view in daily:
@@ -211,4 +256,3 @@ def run_materialize(context: RunContext, progress: Progress) -> Mapping[str, Any
         for view in static:
             store.materialize(datetime(1970, 1, 2, tzinfo=UTC), newest, [view])
             stage.advance()
-    return {"feature_views": len(daily) + len(static), "newest": newest.isoformat(), **figures}

@@ -23,8 +23,9 @@ from trainers.data.examples import Examples, encode_sides
 from trainers.data.frames import point_in_time_frame
 
 Keys = npt.NDArray[np.int64]
-PIN_BUCKET = "pin_bucket"
-"""Input of a Pin: its own bucket, hashed like the Pins in a user's sequences; absent where there are none."""
+PIN_BUCKET = "pin_id_0"
+"""Input of a Pin: its own bucket, hashed like the Pins in a user's sequences; absent where there are none. Named as
+`encode` names the first key of the Pin side, so that a released candidate tower needs its encoder alone."""
 _BEGINNING = datetime(1970, 1, 1)
 
 

@@ -16,7 +16,7 @@ from trainers.data.columns import NAIVE_TYPES, ZONED_TEXT, Column
 from trainers.data.connection import literal, moment, quote
 from trainers.data.dataset import Moment, SpecError, Strict
 
-_READERS = {".parquet": "parquet", ".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
+READERS = {".parquet": "parquet", ".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
 _UNITS_PER_SECOND = {"unix_s": 1, "unix_ms": 1000}
 _DATE_TEXT = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _ROW_BITS = 40
@@ -75,6 +75,8 @@ class SourceTable(Strict):
     """Column of the event log -> column of the files; a column that is not named here keeps its name."""
     constants: dict[str, str] = Field(default_factory=dict)
     """Column of the event log -> one text for every row, such as `surface: web`."""
+    values: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Text column of the event log -> texts of the files to the texts that the declaration uses."""
     separators: dict[str, str] = Field(default_factory=dict)
     """Multi-valued attribute -> text between its values, for files that have no lists."""
     labels: dict[str, str | LabelRule] = Field(default_factory=dict)
@@ -111,10 +113,10 @@ class SourceReader:
             if not matches:
                 self._refuse("files", f"must match at least one file (got none for {pattern!r}); check the path")
             found.update(matches)
-        kinds = {_suffix(path) for path in found}
-        if len(kinds) != 1 or not kinds <= set(_READERS):
+        kinds = {suffix(path) for path in found}
+        if len(kinds) != 1 or not kinds <= set(READERS):
             self._refuse(
-                "files", f"must all be of one kind among {', '.join(_READERS)} (got {', '.join(sorted(kinds))})"
+                "files", f"must all be of one kind among {', '.join(READERS)} (got {', '.join(sorted(kinds))})"
             )
         return sorted(found)
 
@@ -137,8 +139,8 @@ class SourceReader:
         Raises:
             SpecError: A column is not in the files, or a timestamp doesn't say its zone.
         """
-        source = self._source()
-        types = self._types(connection, source)
+        source = self.source()
+        types = self.types(connection)
         self._check_names(columns)
         selected = []
         for column in columns:
@@ -154,26 +156,36 @@ class SourceReader:
             connection: Connection used to look at the files' columns.
             name: `user_id`, `pin_id` or `pin_ids`.
         """
-        source, mapped = self._source(), self._table.columns.get(name, name)
-        if mapped not in self._types(connection, source):
+        source, mapped = self.source(), self._table.columns.get(name, name)
+        if mapped not in self.types(connection):
             return None
         raw = f"s.{quote(mapped)}"
         text = f"unnest({self._split(name, raw)}::VARCHAR[])" if name == "pin_ids" else f"{raw}::VARCHAR"
         return f"SELECT DISTINCT {text} AS key FROM {source} AS s WHERE {raw} IS NOT NULL"
 
-    def _types(self, connection: duckdb.DuckDBPyConnection, source: str) -> dict[str, str]:
+    def types(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+        """DuckDB type of every column of the files.
+
+        Raises:
+            SpecError: A file cannot be read.
+        """
         try:
-            described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+            described = connection.execute(f"DESCRIBE SELECT * FROM {self.source()}").fetchall()
         except duckdb.Error as error:
             self._refuse("files", f"must be readable as declared (got: {complaint(error)}); correct the file")
         return {row[0]: row[1] for row in described if row[0] not in ("filename", "file_row_number")}
 
-    def _source(self) -> str:
+    def source(self) -> str:
+        """SQL that reads all rows of the files.
+
+        Raises:
+            SpecError: A glob matches nothing, or only empty files.
+        """
         files = self.files()
         if not any(file.stat().st_size for file in files):
             self._refuse("files", f"must have a header line (got only empty files such as {files[0].name!r}); add rows")
         listed = f"[{', '.join(map(literal, files))}]"
-        reader = _READERS[_suffix(files[0])]
+        reader = READERS[suffix(files[0])]
         if reader == "parquet":
             return f"read_parquet({listed}, union_by_name = true, filename = true, file_row_number = true)"
         # One thread keeps the rows in their order, which row numbers rely on.
@@ -185,7 +197,9 @@ class SourceReader:
     def _check_names(self, columns: tuple[Column, ...]) -> None:
         labels = {column.name for column in columns if column.kind == "label"}
         others = {column.name for column in columns} - labels
-        for field, known in (("columns", others), ("constants", others), ("separators", others), ("labels", labels)):
+        texts = {column.name for column in columns if column.kind == "text"}
+        fields = {"columns": others, "constants": others, "values": texts, "separators": others, "labels": labels}
+        for field, known in fields.items():
             for name in getattr(self._table, field):
                 if name not in known:
                     self._refuse(
@@ -211,7 +225,14 @@ class SourceReader:
             lists = self._split(name, raw)
             hashed = f"list_transform({lists}::VARCHAR[], lambda k: {hashed_key('k')})"
             return hashed if keys.get("pin_id") == "string" else lists
-        return self._split(name, raw)
+        return self._renamed(name, self._split(name, raw))
+
+    def _renamed(self, name: str, value: str) -> str:
+        renamed = self._table.values.get(name)
+        if not renamed:
+            return value
+        cases = " ".join(f"WHEN {literal(old)} THEN {literal(new)}" for old, new in renamed.items())
+        return f"CASE {value}::VARCHAR {cases} ELSE {value}::VARCHAR END"
 
     def _split(self, name: str, raw: str) -> str:
         separator = self._table.separators.get(name)
@@ -228,7 +249,7 @@ class SourceReader:
         if column.kind == "time" and self._table.holds_from:
             return moment(self._table.holds_from)
         if column.name == "impression_id" and mapped == column.name:
-            return _row_identity(_suffix(self.files()[0]), self.files())
+            return _row_identity(suffix(self.files()[0]), self.files())
         if column.required or column.name in self._table.columns:
             self._refuse(f"columns.{column.name}", _not_there(mapped, types))
         return None
@@ -266,7 +287,7 @@ def hashed_key(text: str) -> str:
 
 def _row_identity(suffix: str, files: list[Path]) -> str:
     """SQL of an id from the place of a row in the sorted files."""
-    if _READERS[suffix] != "parquet":
+    if READERS[suffix] != "parquet":
         return "row_number() OVER ()"
     ordinal = f"list_position([{', '.join(map(literal, files))}], s.filename)::BIGINT"
     return f"(({ordinal} - 1) << {_ROW_BITS}) + s.file_row_number"
@@ -276,5 +297,5 @@ def _not_there(column: str, types: Mapping[str, str]) -> str:
     return f"must be a column of the files (got {column!r}, have {', '.join(types)}); map the right column"
 
 
-def _suffix(path: Path) -> str:
+def suffix(path: Path) -> str:
     return "".join(path.suffixes[-2:]).lower() if path.suffix.lower() == ".gz" else path.suffix.lower()

@@ -5,9 +5,10 @@ Dims: N rows, T tasks.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from feature_repo.contract import (
     RepoManifest,
     attributes_view,
     feature_reference,
+    write_atomically,
 )
-from feature_repo.encoding import InputSpec, add_context
+from feature_repo.encoding import Array, InputSpec, add_context
 from trainers.data.dataset import DatasetSpec, Task
 from trainers.data.event_log import EventLog
 from trainers.data.examples import Examples, concatenate, encode_sides, label_matrix
@@ -49,6 +51,53 @@ class UpstreamSpecs:
         """All three, in the order user, Pin, context."""
         return self.user, self.pin, self.context
 
+    def save(self, file: Path) -> None:
+        """Keep them with the model that was made for them."""
+        write_atomically(file, json.dumps({each.side: each.to_dict() for each in self.sides()}) + "\n")
+
+    @classmethod
+    def load(cls, file: Path) -> UpstreamSpecs:
+        """Specs that `save` wrote.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        raw = json.loads(file.read_text())
+        return cls(**{side: InputSpec.from_dict(spec) for side, spec in raw.items()})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowIndex:
+    """Impressions in the order of time with the labels of all tasks, before anything is joined to them."""
+
+    frame: pa.Table
+    """Keys, surface and `event_timestamp`, by (event_timestamp, impression_id)."""
+    labels: npt.NDArray[np.float32]
+    """Labels [N, T] in the dataset's order of tasks, NaN where a task is not defined; final from `known_at` on."""
+    known_at: npt.NDArray[np.int64]
+    """Microseconds since the epoch at which each task's label [N, T] is known for good."""
+
+    def domain(self, columns: Sequence[int]) -> DomainRows:
+        """Rows on which a task of a domain is defined; a row is known once all its tasks are.
+
+        Args:
+            columns: Positions of the domain's tasks.
+        """
+        defined = ~np.isnan(self.labels[:, columns])
+        kept = np.flatnonzero(defined.any(axis=1))
+        known_at = np.where(defined[kept], self.known_at[kept][:, columns], np.iinfo(np.int64).min)
+        return DomainRows(kept=kept, known_at=known_at.max(axis=1))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DomainRows:
+    """Rows of one domain."""
+
+    kept: Keys
+    """Their positions among all rows."""
+    known_at: Keys
+    """Microseconds since the epoch at which all labels of a row are known."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpstreamRows:
@@ -56,10 +105,14 @@ class UpstreamRows:
 
     examples: Examples
     """Encoded sides; labels [N, T] in the dataset's order of tasks."""
+    index: RowIndex
+    """What they are."""
     user_ids: Keys
     pin_ids: Keys
-    known_at: npt.NDArray[np.int64]
-    """Microseconds since the epoch at which each task's label [N, T] is known for good."""
+
+    def with_inputs(self, inputs: dict[str, Array]) -> UpstreamRows:
+        """The same rows with further inputs."""
+        return replace(self, examples=self.examples.with_inputs(inputs))
 
 
 def buckets(num_keys: int, *, load: float = 0.25, largest: int = 1 << 20) -> int:
@@ -102,23 +155,43 @@ def read_rows(
     log: EventLog, store: FeatureStore, specs: UpstreamSpecs, progress: Progress, *, until: datetime
 ) -> UpstreamRows:
     """Impressions of the walk, joined point in time and encoded chunk by chunk."""
+    index = row_index(log, until)
+    (examples,) = encode_rows(store, [specs], index, np.arange(index.frame.num_rows), progress)
+    user_ids, pin_ids = (np.asarray(index.frame[name]) for name in ("user_id", "pin_id"))
+    return UpstreamRows(examples=examples, index=index, user_ids=user_ids, pin_ids=pin_ids)
+
+
+def row_index(log: EventLog, until: datetime) -> RowIndex:
+    """Impressions before a cut-off with their labels; a label may be learned from once a cut-off is past `known_at`."""
     # Taking conversions as they arrive and misses as their windows close would make each day's positives recent and its
     # negatives old, and a model would learn to tell the dates apart: a label counts from the close of its window.
-    frame = log.task_labels(log.spec.window.features_from, until, known_by=until, matured=True)
-    tasks = [task.name for task in log.spec.tasks]
-    parts: list[Examples] = []
-    with progress.stage("point-in-time join, upstream", frame.num_rows) as stage:
-        for start in range(0, frame.num_rows, CHUNK_ROWS):
-            chunk = frame.slice(start, CHUNK_ROWS)
-            joined = add_context(point_in_time_frame(store, chunk, "upstream"))
-            parts.append(Examples(inputs=encode_sides(specs.sides(), joined), labels=label_matrix(chunk, tasks)))
-            stage.advance(chunk.num_rows)
-    return UpstreamRows(
-        examples=concatenate(parts),
-        user_ids=np.asarray(frame["user_id"]),
-        pin_ids=np.asarray(frame["pin_id"]),
-        known_at=_micros(frame[EVENT_TIMESTAMP])[:, None] + _attribution_micros(log.spec),
+    waits = _attribution_micros(log.spec)
+    closed = until + timedelta(microseconds=int(waits.max()))
+    frame = log.task_labels(log.spec.window.features_from, until, known_by=closed, matured=True)
+    return RowIndex(
+        frame=frame.select(["user_id", "pin_id", "surface", EVENT_TIMESTAMP]),
+        labels=label_matrix(frame, [task.name for task in log.spec.tasks]),
+        known_at=_micros(frame[EVENT_TIMESTAMP])[:, None] + waits,
     )
+
+
+def encode_rows(
+    store: FeatureStore, specs: Sequence[UpstreamSpecs], index: RowIndex, rows: Keys, progress: Progress
+) -> list[Examples]:
+    """Some rows of an index, joined once and encoded for each of several models' inputs, with the labels of all tasks.
+
+    Args:
+        rows: Positions in the index.
+    """
+    parts: list[list[Examples]] = [[] for _ in specs]
+    with progress.stage("point-in-time join, upstream", len(rows)) as stage:
+        for start in range(0, len(rows), CHUNK_ROWS):
+            chunk = rows[start : start + CHUNK_ROWS]
+            joined = add_context(point_in_time_frame(store, index.frame.take(chunk), "upstream"))
+            for each, encoded in zip(specs, parts, strict=True):
+                encoded.append(Examples(inputs=encode_sides(each.sides(), joined), labels=index.labels[chunk]))
+            stage.advance(len(chunk))
+    return [concatenate(encoded) for encoded in parts]
 
 
 def domain_columns(tasks: Sequence[Task], domain: str) -> list[int]:

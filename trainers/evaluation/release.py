@@ -5,21 +5,20 @@ Everything in it was trained on exactly the embedding versions it names.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from torch import nn
 
-from feature_repo.contract import MANIFEST_FILE, EmbeddingVersion
+from feature_repo.contract import EmbeddingVersion, join_key
+from feature_repo.encoding import IdInput, InputSpec, blank
+from feature_repo.release.manifest import ReleaseManifest
 from trainers.calibration import sampling_logit_shift
+from trainers.data.event_log import EventLog
 from trainers.data.examples import Examples
 from trainers.data.ranking_data import RankingData, renamed_vectors
 from trainers.data.retrieval_data import RetrievalReader
@@ -28,13 +27,12 @@ from trainers.evaluation.figures import calibrators
 from trainers.evaluation.onnx_export import export
 from trainers.evaluation.retrieval import RetrievalArm, RetrievalJob
 from trainers.forked import map_forked
+from trainers.life.pin_index import ANY_SURFACE, CandidateProgram, popular_pins, write_pin_index
+from trainers.life.release_folders import write_release_folder
 from trainers.progress import SILENT, Progress
-from trainers.retrieval.model import QueryTower
-from trainers.retrieval.train import embed
+from trainers.retrieval.model import CandidateTower, QueryTower
 
-ANY_SURFACE = "*"
-NUM_POPULAR = 200
-"""Popular Pins kept for users that nothing is known of."""
+QUERY_TOWER, CANDIDATE_TOWER, PIN_INDEX = "query_tower.onnx", "candidate_tower.onnx", "pins.faiss"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,34 +43,60 @@ class ReleaseParts:
     """`pctr` and, where there are conversions, `pcvr`."""
     retrieval: RetrievalArm
     retrieval_job: RetrievalJob
-    reader: RetrievalReader
+    log: EventLog
+    """Event log, for popularity."""
+    candidates: Callable[[InputSpec], RetrievalReader]
+    """Reader of Pin features with the candidate tower's encoder."""
     versions: tuple[EmbeddingVersion, ...]
+    spaces: Mapping[str, str]
+    """Space id by version key."""
     services: Mapping[str, str]
     """Feature services: `retrieval` and `ranking`."""
     commit: str
     seed: int
     cutoff: datetime
     """Data cut-off of the index: candidates are embedded as of then."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """How the models did on the test days."""
 
 
 def write_release(
-    parts: ReleaseParts, folder: Path, *, workers: int = 1, progress: Progress = SILENT
-) -> dict[str, Any]:
-    """Write every file of a release aside, then put it in the place of the one before.
+    parts: ReleaseParts, releases: Path, *, workers: int = 1, progress: Progress = SILENT
+) -> tuple[ReleaseManifest, dict[str, Any]]:
+    """Write a release into a folder of its own under `releases`.
 
     Returns:
-        Figures: the release's id, Pins in its index, and the largest difference of a program from its model.
+        Its manifest, and figures: its id, Pins in its index, the largest difference of a program from its model.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    difference = _export_programs(parts, partial, workers, progress)
-    pin_ids = _write_index(parts, partial)
-    manifest = _manifest(parts, partial, pin_ids)
-    (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
-    return {"release": manifest["release"], "index_pins": len(pin_ids), "export_difference": difference}
+    differences: list[float] = []
+
+    def fill(folder: Path) -> dict[str, Any]:
+        differences.append(_export_programs(parts, folder, workers, progress))
+        arm, encoder = parts.retrieval, candidate_encoder(parts.retrieval.pin, parts.retrieval_job.sequence_buckets)
+        program = CandidateProgram(
+            file=folder / CANDIDATE_TOWER,
+            output="candidate",
+            encoder=encoder,
+            temperature=arm.temperature,
+            prior_days=arm.prior.days,
+            prior_weight=arm.prior.weight,
+        )
+        pin_ids = write_pin_index(program, parts.candidates(encoder), parts.cutoff, folder / PIN_INDEX)
+        return _manifest(parts, program, len(pin_ids))
+
+    manifest = write_release_folder(releases, fill)
+    figures = {
+        "release": manifest.release,
+        "index_pins": manifest.retrieval.num_pins,
+        "export_difference": differences[0],
+    }
+    return manifest, figures
+
+
+def candidate_encoder(pin: InputSpec, sequence_buckets: int) -> InputSpec:
+    """Inputs of the candidate tower, the Pin's own key among them where there is a table of Pins."""
+    own = (IdInput(column=join_key("pin"), buckets=sequence_buckets),) if sequence_buckets else ()
+    return replace(pin, ids=own)
 
 
 def _arm_examples(data: RankingData, arm: ArmResult | RetrievalArm) -> Examples:
@@ -80,14 +104,18 @@ def _arm_examples(data: RankingData, arm: ArmResult | RetrievalArm) -> Examples:
 
 
 def _export_programs(parts: ReleaseParts, folder: Path, workers: int, progress: Progress) -> float:
-    """Write the rankers and the query tower, one a core; returns the largest difference of a program from its model."""
+    """Write the rankers and both towers, one a core; returns the largest difference of a program from its model."""
     programs: list[tuple[nn.Module, Examples, Path]] = [
         (result.ranker, _arm_examples(job.data, result).take(job.split.test[:256]), folder / f"{name}.onnx")
         for name, (job, result) in parts.rankers.items()
     ]
     job, arm = parts.retrieval_job, parts.retrieval
     users = renamed_vectors(job.data.user, arm.user, job.test.users)
-    programs.append((QueryTower(arm.model).eval(), users, folder / "query_tower.onnx"))
+    pins = renamed_vectors(job.data.pin, arm.pin, job.test.pins).take(np.arange(min(256, len(job.test.pins))))
+    made = blank(candidate_encoder(arm.pin, job.sequence_buckets), 1)
+    pins = Examples(inputs={name: pins.inputs[name] for name in made}, labels=pins.labels)
+    programs.append((QueryTower(arm.model).eval(), users, folder / QUERY_TOWER))
+    programs.append((CandidateTower(arm.model).eval(), pins, folder / CANDIDATE_TOWER))
 
     def write(program: tuple[nn.Module, Examples, Path], progress: Progress) -> float:
         del progress
@@ -96,35 +124,23 @@ def _export_programs(parts: ReleaseParts, folder: Path, workers: int, progress: 
     return max(map_forked(write, programs, name="export models", workers=workers, progress=progress))
 
 
-def _write_index(parts: ReleaseParts, folder: Path) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Candidate vectors with their popularity as a last element, by which a query's last element, 1, is multiplied."""
-    job, arm, reader = parts.retrieval_job, parts.retrieval, parts.reader
-    pin_ids = reader.corpus(parts.cutoff)
-    pins = renamed_vectors(job.data.pin, arm.pin, reader.examples("pin", pin_ids, parts.cutoff))
-    popularity = reader.log_popularity(pin_ids, parts.cutoff, arm.prior.days)
-    bias = arm.temperature * arm.prior.weight * popularity
-    vectors = np.concatenate([embed(arm.model, "pin", pins), bias[:, None]], axis=1).astype(np.float32)
-    index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
-    index.add_with_ids(np.ascontiguousarray(vectors), pin_ids)
-    faiss.write_index(index, str(folder / "pins.faiss"))
-    return pin_ids
-
-
-def _manifest(parts: ReleaseParts, folder: Path, pin_ids: np.ndarray[Any, Any]) -> dict[str, Any]:
-    digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+def _manifest(parts: ReleaseParts, program: CandidateProgram, num_pins: int) -> dict[str, Any]:
     arm = parts.retrieval
     ctr_job, ctr = parts.rankers["pctr"]
     spec = ctr_job.spec
     return {
-        "format": 1,
-        "release": f"r-{hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:12]}",
         "dataset": spec.name,
         "commit": parts.commit,
         "seed": parts.seed,
-        "created": datetime.now(UTC).isoformat(),
         "data_cutoff": parts.cutoff.isoformat(),
         "embeddings": [
-            {"model": each.model, "version": each.version, "dim": each.dim, "ttl_hours": each.ttl_hours}
+            {
+                "model": each.model,
+                "version": each.version,
+                "dim": each.dim,
+                "ttl_hours": each.ttl_hours,
+                "space_id": parts.spaces[each.key],
+            }
             for each in parts.versions
         ],
         "surfaces": list(ctr_job.data.context.categorical[0].vocabulary),
@@ -132,20 +148,25 @@ def _manifest(parts: ReleaseParts, folder: Path, pin_ids: np.ndarray[Any, Any]) 
         "services": dict(parts.services),
         "encoders": {
             "query.user": arm.user.to_dict(),
+            "candidate.pin": program.encoder.to_dict(),
             "ranking.user": ctr.user.to_dict(),
             "ranking.pin": ctr.pin.to_dict(),
             "ranking.context": ctr_job.data.context.to_dict(),
         },
         "retrieval": {
-            "model": "query_tower.onnx",
+            "model": QUERY_TOWER,
             "output": "query",
-            "index": "pins.faiss",
+            "candidate_model": CANDIDATE_TOWER,
+            "candidate_output": program.output,
+            "index": PIN_INDEX,
             "dim": arm.model.config.vector_dim + 1,
-            "num_pins": len(pin_ids),
+            "num_pins": num_pins,
+            "temperature": program.temperature,
+            "prior": {"days": program.prior_days, "weight": program.prior_weight},
         },
         "rankers": {name: _ranker_manifest(name, *ranker) for name, ranker in parts.rankers.items()},
-        "popular": _popular(parts),
-        "sha256": digests,
+        "popular": popular_pins(parts.log, parts.cutoff),
+        "figures": dict(parts.figures),
     }
 
 
@@ -172,18 +193,3 @@ def _sampling_shift(job: RankerJob) -> float:
 def _share_kept(rates: np.ndarray[Any, Any]) -> float:
     """Share kept of the impressions that the rows stand for: each stands for 1 / rate of them."""
     return min(1.0, float(1.0 / np.mean(1.0 / rates))) if len(rates) else 1.0
-
-
-def _popular(parts: ReleaseParts) -> dict[str, list[int]]:
-    """Most engaged Pins of the last training days, per surface and overall."""
-    job, _ = parts.rankers["pctr"]
-    rows = np.concatenate([job.split.train, job.split.validation])
-    engaged = rows[job.data.examples.labels[rows, job.columns()[0]] == 1.0]
-    surfaces = job.data.surfaces[engaged]
-    popular = {ANY_SURFACE: _most_frequent(job.data.pin_ids[engaged])}
-    return popular | {str(s): _most_frequent(job.data.pin_ids[engaged[surfaces == s]]) for s in np.unique(surfaces)}
-
-
-def _most_frequent(pin_ids: np.ndarray[Any, Any]) -> list[int]:
-    unique, counts = np.unique(pin_ids, return_counts=True)
-    return [int(pin) for pin in unique[np.argsort(-counts, kind="stable")][:NUM_POPULAR]]

@@ -14,7 +14,11 @@ from typing import Any
 import numpy as np
 
 from feature_repo.contract import EmbeddingVersion, service_name, write_atomically
+from feature_repo.encoding import InputSpec
 from feature_repo.layout import open_store
+from feature_repo.release.files import RELEASES
+from feature_repo.release.manifest import ReleaseManifest
+from feature_repo.versions import Catalogue
 from trainers.data.coverage import coverage_rows
 from trainers.data.dataset import DatasetSpec
 from trainers.data.event_log import EventLog
@@ -26,7 +30,12 @@ from trainers.evaluation.arms import Arm, ArmResult, RankerJob, SeedResult, arms
 from trainers.evaluation.figures import calibration_rows, lift_rows, slice_rows
 from trainers.evaluation.release import ReleaseParts, write_release
 from trainers.evaluation.retrieval import POPULARITY_DAYS, RetrievalJob, compare, validation_start
+from trainers.experiments.results import read_tables
 from trainers.forked import map_forked
+from trainers.life.consumers import record_consumers
+from trainers.life.operators import open_catalogue
+from trainers.life.release_spaces import space_ids
+from trainers.life.releases import promote_unless_chosen, record_release
 from trainers.markers import read_marker
 from trainers.progress import Progress
 from trainers.report import page
@@ -48,7 +57,8 @@ from trainers.torch_setup import set_up_torch
 from trainers.upstream_steps import read_progressive
 
 EVALUATION = "evaluation/figures.json"
-RELEASE = "release"
+WHO = "evaluate"
+"""Who makes this step's changes in the catalogue."""
 STEPS = ("ingest", "features", "apply", "train", "publish", "materialize", "evaluate")
 
 
@@ -119,6 +129,11 @@ class Evaluation:
             for name, job in jobs.items()
         }
 
+    def retrieval_reader(self, user: InputSpec, pin: InputSpec) -> RetrievalReader:
+        """Reader of retrieval's features with these inputs."""
+        service, offline = service_name("retrieval", self.manifest.embeddings), self.context.path(OFFLINE)
+        return RetrievalReader(self.log, self.store, offline, service, user, pin)
+
     def retrieval_job(self, reader: RetrievalReader) -> RetrievalJob:
         """Retrieval on the CTR task's rows, judged on the days after them."""
         window = self.spec.window
@@ -141,49 +156,62 @@ def run_evaluate(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     set_up_torch(context.config.threads)
     evaluation = Evaluation(context, progress)
     rankers = evaluation.rankers()
-    service = service_name("retrieval", evaluation.manifest.embeddings)
-    reader = RetrievalReader(
-        evaluation.log,
-        evaluation.store,
-        context.path(OFFLINE),
-        service,
-        evaluation.data.user,
-        evaluation.data.pin,
-    )
-    retrieval_job = evaluation.retrieval_job(reader)
+    retrieval_job = evaluation.retrieval_job(evaluation.retrieval_reader(evaluation.data.user, evaluation.data.pin))
     retrieval_rows, two_towers = compare(
         retrieval_job, evaluation.manifest.embeddings, workers=context.config.threads, progress=progress
     )
     with progress.stage("figures and intervals"):
-        _write_figures(evaluation, rankers, retrieval_rows)
+        lift = _write_figures(evaluation, rankers, retrieval_rows)
+    versions = evaluation.manifest.embeddings
+    catalogue = open_catalogue(context.directory)
     with progress.stage("export the release"):
-        figures = write_release(
+        release, figures = write_release(
             ReleaseParts(
                 rankers={name: (job, results[-1]) for name, (job, results) in rankers.items()},
                 retrieval=two_towers,
                 retrieval_job=retrieval_job,
-                reader=reader,
-                versions=evaluation.manifest.embeddings,
-                services={
-                    "retrieval": service,
-                    "ranking": service_name("ranking", evaluation.manifest.embeddings),
-                },
+                log=evaluation.log,
+                candidates=lambda encoder: evaluation.retrieval_reader(InputSpec(side="user"), encoder),
+                versions=versions,
+                spaces=space_ids(catalogue, versions),
+                services={name: service_name(name, versions) for name in ("retrieval", "ranking")},
                 commit=commit() or "unknown",
                 seed=evaluation.seeds[0],
                 cutoff=evaluation.spec.window.until,
+                figures=_release_figures(lift, retrieval_rows),
             ),
-            context.path(RELEASE),
+            context.path(RELEASES),
             workers=context.config.threads,
             progress=progress,
         )
-    return figures | {f"{row.model} recall@20": round(row.recall_at_20, 4) for row in retrieval_rows}
+    live = _put_live(context, catalogue, release)
+    return figures | {"live": live} | {f"{row.model} recall@20": round(row.recall_at_20, 4) for row in retrieval_rows}
+
+
+def _put_live(context: RunContext, catalogue: Catalogue, release: ReleaseManifest) -> bool:
+    """Record the release and promote it, unless a person promoted another; says whether it is live."""
+    why = f"evaluated by {command(context)}"
+    record_consumers(catalogue, context.path(REPO))
+    record_release(catalogue, context.directory, release, made_by="run", who=WHO, why=why)
+    return promote_unless_chosen(catalogue, release.release, who=WHO, why=why)
+
+
+def _release_figures(lift: list[LiftRow], retrieval: list[RetrievalRow]) -> dict[str, float]:
+    """Figures of the released models, which are those of the last arms, and of the same without embeddings."""
+    found: dict[str, float] = {}
+    for name, task in (("pctr", "ctr"), ("pcvr", "cvr")):
+        rows = [row for row in lift if row.task == task]
+        for prefix, row in [(name, rows[-1]), (f"{name}_without_embeddings", rows[0])] if rows else []:
+            found |= {f"{prefix}_roc_auc": row.roc_auc, f"{prefix}_pr_auc": row.pr_auc}
+    return found | {"retrieval_recall_at_20": retrieval[-1].recall_at_20}
 
 
 def _write_figures(
     evaluation: Evaluation,
     rankers: Mapping[str, tuple[RankerJob, list[ArmResult]]],
     retrieval: list[RetrievalRow],
-) -> None:
+) -> list[LiftRow]:
+    """Write all figures; returns those of the rankers."""
     samples = evaluation.recipe.bootstrap_samples
     lift: list[LiftRow] = []
     slices: list[SliceRow] = []
@@ -223,6 +251,7 @@ def _write_figures(
         "example": _plain(_example(evaluation)),
     }
     write_atomically(evaluation.context.path(EVALUATION), json.dumps(figures, indent=1) + "\n")
+    return lift
 
 
 def _plain(row: Any) -> dict[str, Any]:
@@ -255,9 +284,7 @@ def build_report(context: RunContext) -> Report:
     spec = EventLog(context.path(EVENT_LOG)).spec
     data = summarise(context.path(EVENT_LOG))
     curve = [
-        point
-        for version in manifest(context).embeddings
-        for point in read_progressive(context.directory, version.model)
+        point for version in manifest(context).embeddings for point in read_progressive(context.directory, version.key)
     ]
     window = spec.window
     return Report(
@@ -268,6 +295,7 @@ def build_report(context: RunContext) -> Report:
         steps=_steps(context.directory),
         lift=tuple(LiftRow.model_validate(row) for row in figures["lift"]),
         retrieval=tuple(RetrievalRow.model_validate(row) for row in figures["retrieval"]),
+        experiments=read_tables(context.directory),
         created_timestamp=datetime.now(UTC),
         machine=f"{platform.machine()}, {context.config.threads} threads, Python {platform.python_version()}",
         command=command(context),

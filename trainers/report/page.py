@@ -86,7 +86,7 @@ def render(report: Report, run_dir: Path | None = None) -> str:
     """
     serve = commands(report.example, run_dir) if report.example and run_dir else []
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             report=report,
@@ -117,7 +117,8 @@ def write(report: Report, run_dir: Path) -> Path:
     return path
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates of the pages, with the filters that they use."""
     loader = FileSystemLoader(_TEMPLATES)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

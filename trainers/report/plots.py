@@ -109,22 +109,41 @@ def retrieval_bars(estimates: Sequence[Estimate], *, name: str) -> str:
     return _svg(figure, name, "Recall@20 by retrieval model with 95% intervals")
 
 
-@mpl.rc_context(_STYLE)
 def auc_by_day(series: Mapping[str, Sequence[tuple[date, float]]], *, name: str) -> str:
     """SVG of one upstream model's ROC AUC on each day before it trained on it, one line per task."""
+    return _by_day(series, name=name, axis="ROC AUC", description="ROC AUC by day")
+
+
+def rates_by_day(series: Mapping[str, Sequence[tuple[date, float]]], *, name: str) -> str:
+    """SVG of the share of the impressions of each day that have a label, percent, one line per label."""
+    percent = {label: [(day, 100 * rate) for day, rate in points] for label, points in series.items()}
+    return _by_day(percent, name=name, axis="% of impressions", description="Label rates by day", from_zero=True)
+
+
+@mpl.rc_context(_STYLE)
+def _by_day(
+    series: Mapping[str, Sequence[tuple[date, float]]],
+    *,
+    name: str,
+    axis: str,
+    description: str,
+    from_zero: bool = False,
+) -> str:
     figure, axes = _figure(2.7)
-    for i, (task, points) in enumerate(series.items()):
-        x, y = zip(*((day.toordinal(), roc_auc) for day, roc_auc in points), strict=True)
-        axes.plot(x, y, color=SERIES[i % len(SERIES)], marker=_MARKERS[i % len(_MARKERS)], label=task,
+    for i, (label, points) in enumerate(series.items()):
+        x, y = zip(*((day.toordinal(), value) for day, value in points), strict=True)
+        axes.plot(x, y, color=SERIES[i % len(SERIES)], marker=_MARKERS[i % len(_MARKERS)], label=label,
                   linewidth=1.4, markersize=4)  # fmt: skip
     days = sorted({day for points in series.values() for day, _ in points})
     labelled = days[:: math.ceil(len(days) / 6)]
     axes.set_xticks([day.toordinal() for day in labelled], [f"{day.day} {day:%b}" for day in labelled])
+    if from_zero:
+        axes.set_ylim(bottom=0.0)
     axes.grid(axis="y")
-    axes.set_ylabel("ROC AUC")
+    axes.set_ylabel(axis)
     axes.set_xlabel("day (UTC)")
     figure.legend(loc="outside upper left", ncols=min(3, len(series)), handlelength=1.6)
-    return _svg(figure, name, "ROC AUC by day")
+    return _svg(figure, name, description)
 
 
 def wilson_interval(rate: float, n: int) -> Interval:

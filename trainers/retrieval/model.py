@@ -150,3 +150,15 @@ class QueryTower(nn.Module):
         """`query` [B, E + 1], whose last element is 1."""
         vectors = self.model.queries(inputs)
         return {"query": torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=1)}
+
+
+class CandidateTower(nn.Module):
+    """What makes the index of another day: a Pin to its candidate vector."""
+
+    def __init__(self, model: TwoTower) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`candidate` [B, E]."""
+        return {"candidate": self.model.candidates(inputs)}

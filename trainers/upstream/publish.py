@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from feature_repo.contract import (
     CREATED_TIMESTAMP,
@@ -24,7 +22,7 @@ from feature_repo.contract import (
 )
 from trainers.progress import Progress
 from trainers.upstream.aggregate import Keys, Vectors, moving_average
-from trainers.upstream.vector_files import vector_column, write_vectors
+from trainers.upstream.vector_files import read_vectors, vector_column, write_vectors
 from trainers.upstream.walk import daily_file
 
 _MICROS = pa.timestamp("us", tz="UTC")
@@ -51,11 +49,16 @@ class PublishPlan:
 def snapshot_file(plan: PublishPlan, entity: str, cutoff: datetime) -> Path:
     """Offline file of one snapshot."""
     view = embedding_view(entity, plan.version.model, plan.version.version)
-    return plan.offline / view / f"date={cutoff:%Y-%m-%d}.parquet"
+    return plan.offline / view / snapshot_name(cutoff)
+
+
+def snapshot_name(cutoff: datetime) -> str:
+    """File name of the snapshot of a cut-off."""
+    return f"date={cutoff.astimezone(UTC):%Y-%m-%d}.parquet"
 
 
 def publish(plan: PublishPlan, progress: Progress) -> dict[str, int]:
-    """Write a snapshot for every cut-off, in order, replacing what was there.
+    """Write a snapshot for every cut-off, in order; one that holds the same vectors already stays as it is.
 
     Returns:
         Entities in the newest snapshot, by entity.
@@ -69,37 +72,39 @@ def publish(plan: PublishPlan, progress: Progress) -> dict[str, int]:
         for entity in ENTITIES:
             state: tuple[Keys, Vectors] = (np.empty(0, np.int64), np.empty((0, plan.version.dim), np.float32))
             for cutoff in plan.cutoffs:
-                today = _read_daily(daily_file(plan.daily, entity, cutoff), entity, plan.version.dim)
+                today = read_vectors(daily_file(plan.daily, entity, cutoff), entity, plan.version.dim)
                 state = moving_average(state, today, plan.average_weight)
-                _write_snapshot(plan, entity, cutoff, state)
+                write_snapshot(entity, state, cutoff, plan.publish_delay, snapshot_file(plan, entity, cutoff))
                 stage.advance()
             counts[entity] = len(state[0])
     return counts
 
 
-def _read_daily(file: Path, entity: str, dim: int) -> tuple[Keys, Vectors]:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} must hold the day's {entity} embeddings (got no file); run `headwater train`")
-    table = pq.read_table(file)
-    keys = np.asarray(table[join_key(entity)].to_numpy())
-    widths = set(pc.unique(pc.list_value_length(table["embedding"])).to_pylist())
-    if not widths <= {dim}:
-        raise ValueError(
-            f"{file} must hold vectors of width {dim} (got {sorted(widths, key=str)}); train again or raise the version"
-        )
-    return keys, pc.list_flatten(table["embedding"]).to_numpy().reshape(-1, dim)
+def write_snapshot(
+    entity: str, state: tuple[Keys, Vectors], cutoff: datetime, publish_delay: timedelta, file: Path
+) -> None:
+    """Write the averaged vectors of a cut-off as Feast reads them, unless the file holds exactly them.
 
-
-def _write_snapshot(plan: PublishPlan, entity: str, cutoff: datetime, state: tuple[Keys, Vectors]) -> None:
+    So a step that is repeated leaves a visible snapshot as it was read, to the byte.
+    """
     keys, vectors = state
-    usable_from = cutoff + plan.publish_delay
+    if file.is_file() and _holds(file, entity, keys, vectors):
+        return
     table = pa.table(
         {
             join_key(entity): keys,
             EMBEDDING_FIELD: vector_column(vectors),
             DATA_CUTOFF_FIELD: pa.repeat(pa.scalar(cutoff, _MICROS), len(keys)),
-            EVENT_TIMESTAMP: pa.repeat(pa.scalar(usable_from, _MICROS), len(keys)),
+            EVENT_TIMESTAMP: pa.repeat(pa.scalar(cutoff + publish_delay, _MICROS), len(keys)),
             CREATED_TIMESTAMP: pa.repeat(pa.scalar(datetime.now(UTC), _MICROS), len(keys)),
         }
     )
-    write_vectors(table, snapshot_file(plan, entity, cutoff))
+    write_vectors(table, file)
+
+
+def _holds(file: Path, entity: str, keys: Keys, vectors: Vectors) -> bool:
+    try:
+        held_keys, held = read_vectors(file, entity, vectors.shape[1])
+    except (ValueError, pa.ArrowInvalid, KeyError):
+        return False
+    return np.array_equal(held_keys, keys) and np.array_equal(held, vectors)

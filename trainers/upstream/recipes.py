@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 LayerPair = tuple[str, ...]
 
@@ -50,6 +52,8 @@ class UpstreamRecipe:
     """Entities active in this many days get an embedding."""
     ttl_hours: int = 72
     """TTL of the embedding views."""
+    alignment: Literal["none", "procrustes", "svd_procrustes"] = "procrustes"
+    """How the vectors of a refreshed day are brought into the version's reference frame."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.average_weight < 1.0:
@@ -61,6 +65,14 @@ class UpstreamRecipe:
     def embedding_dim(self) -> int:
         """Width of the user and Pin embeddings."""
         return self.output_tokens * self.token_dim
+
+
+def recipe_from(raw: Mapping[str, Any]) -> UpstreamRecipe:
+    """Recipe read back from its fields as JSON holds them."""
+    layers = {
+        name: tuple(tuple(pair) for pair in raw[name]) for name in ("tower_layers", "interaction_layers") if name in raw
+    }
+    return UpstreamRecipe(**{**raw, **layers})
 
 
 def default() -> UpstreamRecipe:

@@ -20,7 +20,8 @@ from trainers.frequency import CountMinConfig, CountMinSketch
 from trainers.losses import ContrastiveConfig, ContrastiveLoss, multi_task_bce
 from trainers.mixed_adam import MixedAdam
 from trainers.progress import Stage
-from trainers.upstream.model import UpstreamConfig, UpstreamModel
+from trainers.upstream.compatibility import BackwardMap, Compatibility, compatibility_loss
+from trainers.upstream.model import UpstreamConfig, UpstreamModel, UpstreamOutput
 from trainers.upstream.recipes import UpstreamRecipe
 
 SCORING_BATCH = 8192
@@ -42,10 +43,17 @@ class UpstreamExamples:
 class UpstreamTrainer:
     """One upstream model, its optimiser and its estimate of how often each Pin occurs."""
 
-    def __init__(self, config: UpstreamConfig, recipe: UpstreamRecipe, seed: int) -> None:
+    def __init__(
+        self, config: UpstreamConfig, recipe: UpstreamRecipe, seed: int, compatibility: Compatibility | None = None
+    ) -> None:
         torch.manual_seed(seed)
-        self.recipe = recipe
+        self.recipe, self.compatibility = recipe, compatibility
         self.model = UpstreamModel(config)
+        self.backward: BackwardMap | None = None
+        if compatibility is not None:
+            # Part of the model, so that optimiser and checkpoint hold it without being told.
+            self.backward = BackwardMap(config.embedding_dim, compatibility.older_dim)
+            self.model.add_module("backward_map", self.backward)
         self.contrastive = ContrastiveLoss(ContrastiveConfig(temperature=recipe.temperature))
         self.optimizer = MixedAdam(self.model, lr=recipe.daily_lr, weight_decay=recipe.weight_decay)
         self.sketch = CountMinSketch(CountMinConfig(half_life=float(1 << 20), seed=seed))
@@ -70,7 +78,8 @@ class UpstreamTrainer:
         labels = torch.from_numpy(data.examples.labels[batch])
         pin_ids = data.pin_ids[batch]
         self.sketch.update(pin_ids)
-        output = self.model(data.examples.tensors(batch))
+        inputs = data.examples.tensors(batch)
+        output = self.model(inputs)
         task_labels = dict(zip(output.logits, labels.unbind(1), strict=True))
         supervised, _ = multi_task_bce(output.logits, task_labels)
         contrastive = self.contrastive(
@@ -81,7 +90,7 @@ class UpstreamTrainer:
             torch.from_numpy(self.sketch.log_probability(pin_ids)),
             user_ids=torch.from_numpy(data.user_ids[batch]),
         )
-        loss = supervised + self.recipe.contrastive_weight * contrastive
+        loss = supervised + self.recipe.contrastive_weight * contrastive + self._compatibility_loss(output, inputs)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss must be finite (got {loss.item()} on rows {batch[:3].tolist()}…); lower the recipe's rates"
@@ -90,6 +99,13 @@ class UpstreamTrainer:
         loss.backward()
         self.optimizer.step(max_norm=MAX_GRADIENT_NORM)
         return float(loss.detach())
+
+    def _compatibility_loss(self, output: UpstreamOutput, inputs: dict[str, Tensor]) -> Tensor:
+        """Weighted loss of being read as the version before; 0 where there is none."""
+        if self.backward is None or self.compatibility is None:
+            return torch.zeros(())
+        embedded = {"user": output.user, "pin": output.pin}
+        return self.compatibility.weight * compatibility_loss(self.backward, embedded, inputs)
 
     @torch.inference_mode()
     def score(self, examples: Examples, rows: Rows) -> npt.NDArray[np.float32]:

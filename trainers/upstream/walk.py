@@ -23,11 +23,13 @@ import pyarrow as pa
 from feature_repo.contract import ENTITIES, join_key
 from trainers.data.examples import Examples, Rows
 from trainers.metrics import roc_auc
-from trainers.progress import Progress
+from trainers.progress import Progress, Stage
 from trainers.upstream.trainer import UpstreamExamples, UpstreamTrainer
 from trainers.upstream.vector_files import vector_column, write_vectors
 
 logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.safetensors"
 
 Moments = npt.NDArray[np.int64]
 EntityInputs = Callable[[str, datetime], tuple[npt.NDArray[np.int64], Examples]]
@@ -73,13 +75,39 @@ def daily_file(out: Path, entity: str, cutoff: datetime) -> Path:
     return out / "daily" / entity / f"date={cutoff:%Y-%m-%d}.parquet"
 
 
-def walk(trainer: UpstreamTrainer, data: WalkData, plan: WalkPlan, progress: Progress) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DayRows:
+    """What a model learns from on one day."""
+
+    stream: UpstreamExamples
+    """Encoded rows, these among them."""
+    new: Rows
+    """Positions of the rows whose labels became final since the cut-off before."""
+    replayed: Rows
+    """Positions of a sample of those known before."""
+
+    def __len__(self) -> int:
+        return len(self.new) + len(self.replayed)
+
+
+def walk(
+    trainer: UpstreamTrainer,
+    data: WalkData,
+    plan: WalkPlan,
+    progress: Progress,
+    *,
+    keep: Callable[[datetime], None] | None = None,
+) -> list[dict[str, Any]]:
     """Train through every cut-off, resuming after the last one that was checkpointed.
+
+    Args:
+        keep: Called at each cut-off from `embed_from` on, with the model as of then; writes the embeddings of the
+            active entities when not given.
 
     Returns:
         The progressive evaluation: `{model, day, task, roc_auc, n}` of each day, scored before training on it.
     """
-    file = plan.out / "checkpoint.safetensors"
+    file = plan.out / CHECKPOINT
     notes = trainer.load(file) if file.exists() else {"cutoff": None, "progressive": []}
     if notes["cutoff"] is None:
         _pretrain(trainer, data, plan, progress)
@@ -89,58 +117,75 @@ def walk(trainer: UpstreamTrainer, data: WalkData, plan: WalkPlan, progress: Pro
     spans = [(start, end) for start, end in _spans(plan.cutoffs) if done is None or end > done]
     with progress.stage(f"train {plan.model}", sum(_work(trainer, data, *span) for span in spans)) as stage:
         for start, end in spans:
-            rows = _known_between(data.known_at, start, end)
-            curve += _progressive(trainer, data, rows, plan.model, end)
-            rng = _generator(plan, end)
-            trainer.fit(
-                data.stream,
-                _with_replay(trainer, data, rows, end, rng),
-                lr=trainer.recipe.daily_lr,
-                rng=rng,
-                stage=stage,
-            )
+            rng = generator(plan.seed, plan.model, end)
+            new, replayed = select_rows(data.known_at, start, end, trainer.recipe.replay, rng)
+            day = DayRows(stream=data.stream, new=new, replayed=replayed)
+            curve += learn_day(trainer, day, data.tasks, plan.model, end, rng, stage)
             if end >= plan.embed_from:
-                _write_embeddings(trainer, data, plan, end)
+                (keep or _embedding(trainer, data, plan))(end)
             if end == plan.cutoffs[-1] or time.monotonic() - saved >= trainer.recipe.checkpoint_seconds:
                 trainer.save(file, {"cutoff": end.isoformat(), "progressive": curve})
                 saved = time.monotonic()
     return curve
 
 
-def _spans(cutoffs: Sequence[datetime]) -> list[tuple[datetime, datetime]]:
-    """Every cut-off with the moment from which rows are new to it; all earlier rows are new to the first."""
-    return list(zip((datetime.min.replace(tzinfo=cutoffs[0].tzinfo), *cutoffs), cutoffs, strict=False))
+def select_rows(
+    known_at: Moments, start: datetime | None, end: datetime, replay: float, rng: np.random.Generator
+) -> tuple[Rows, Rows]:
+    """Rows that a day trains on: those known in [`start`, `end`), and a sample of those known before.
+
+    Args:
+        known_at: Moment at which all labels of each row are known.
+        start: The cut-off before; none at the first, to which every earlier row is new.
+        replay: Size of the sample, relative to the new rows.
+    """
+    new = _known_between(known_at, start, end)
+    earlier = np.setdiff1d(np.flatnonzero(known_at < _micros(end)), new, assume_unique=True)
+    return new, rng.choice(earlier, min(len(earlier), int(len(new) * replay)), replace=False)
 
 
-def _micros(moment: datetime) -> int:
-    if moment.year == datetime.min.year:
-        return np.iinfo(np.int64).min
-    return round(moment.timestamp() * 1_000_000)
+def learn_day(
+    trainer: UpstreamTrainer,
+    day: DayRows,
+    tasks: Sequence[str],
+    model: str,
+    end: datetime,
+    rng: np.random.Generator,
+    stage: Stage,
+) -> list[dict[str, Any]]:
+    """Score the new rows, then train on all of them; returns the scores' figures, a row a task."""
+    curve = _progressive(trainer, day, tasks, model, end)
+    rows = np.concatenate([day.new, day.replayed])
+    trainer.fit(day.stream, rows, lr=trainer.recipe.daily_lr, rng=rng, stage=stage)
+    return curve
 
 
-def _known_between(known_at: Moments, start: datetime, end: datetime) -> Rows:
+def _spans(cutoffs: Sequence[datetime]) -> list[tuple[datetime | None, datetime]]:
+    """Every cut-off with the one before."""
+    return list(zip((None, *cutoffs), cutoffs, strict=False))
+
+
+def _micros(moment: datetime | None) -> int:
+    return np.iinfo(np.int64).min if moment is None else round(moment.timestamp() * 1_000_000)
+
+
+def _known_between(known_at: Moments, start: datetime | None, end: datetime) -> Rows:
     return np.flatnonzero((known_at >= _micros(start)) & (known_at < _micros(end)))
 
 
-def _work(trainer: UpstreamTrainer, data: WalkData, start: datetime, end: datetime) -> int:
+def _work(trainer: UpstreamTrainer, data: WalkData, start: datetime | None, end: datetime) -> int:
     return int(len(_known_between(data.known_at, start, end)) * (1.0 + trainer.recipe.replay))
 
 
-def _generator(plan: WalkPlan, moment: datetime) -> np.random.Generator:
-    return np.random.default_rng([plan.seed, zlib.crc32(plan.model.encode()), _micros(moment) // 1_000_000])
-
-
-def _with_replay(trainer: UpstreamTrainer, data: WalkData, rows: Rows, end: datetime, rng: np.random.Generator) -> Rows:
-    """The day's rows and a sample of those known before it."""
-    earlier = np.setdiff1d(np.flatnonzero(data.known_at < _micros(end)), rows, assume_unique=True)
-    num_replayed = min(len(earlier), int(len(rows) * trainer.recipe.replay))
-    return np.concatenate([rows, rng.choice(earlier, num_replayed, replace=False)])
+def generator(seed: int, model: str, moment: datetime) -> np.random.Generator:
+    """Source of every random choice that a model makes on one day."""
+    return np.random.default_rng([seed, zlib.crc32(model.encode()), _micros(moment) // 1_000_000])
 
 
 def _pretrain(trainer: UpstreamTrainer, data: WalkData, plan: WalkPlan, progress: Progress) -> None:
     if not data.num_history:
         return
-    rng = _generator(plan, plan.cutoffs[0] - timedelta(days=1))
+    rng = generator(plan.seed, plan.model, plan.cutoffs[0] - timedelta(days=1))
     losses = []
     with progress.stage(f"pre-train {plan.model} on histories", data.num_history) as stage:
         for chunk in data.history:
@@ -150,32 +195,48 @@ def _pretrain(trainer: UpstreamTrainer, data: WalkData, plan: WalkPlan, progress
 
 
 def _progressive(
-    trainer: UpstreamTrainer, data: WalkData, rows: Rows, model: str, end: datetime
+    trainer: UpstreamTrainer, day: DayRows, tasks: Sequence[str], model: str, end: datetime
 ) -> list[dict[str, Any]]:
-    logits = trainer.score(data.stream.examples, rows)
-    labels = data.stream.examples.labels[rows]
+    logits = trainer.score(day.stream.examples, day.new)
+    labels = day.stream.examples.labels[day.new]
     figures = []
-    for i, task in enumerate(data.tasks):
+    for i, task in enumerate(tasks):
         defined = ~np.isnan(labels[:, i])
         if len(np.unique(labels[defined, i])) == 2:
             auc = roc_auc(labels[defined, i], logits[defined, i])
-            day = (end - timedelta(days=1)).date().isoformat()
-            figures.append({"model": model, "day": day, "task": task, "roc_auc": auc, "n": int(defined.sum())})
+            named = (end - timedelta(days=1)).date().isoformat()
+            figures.append({"model": model, "day": named, "task": task, "roc_auc": auc, "n": int(defined.sum())})
     return figures
 
 
-def _write_embeddings(trainer: UpstreamTrainer, data: WalkData, plan: WalkPlan, cutoff: datetime) -> None:
-    for entity in ENTITIES:
-        ids, examples = data.entities(entity, cutoff)
-        vectors = trainer.embed(entity, examples)
-        _check_vectors(vectors, plan.model, entity, cutoff)
-        table = pa.table({join_key(entity): ids, "embedding": vector_column(vectors)})
-        write_vectors(table, daily_file(plan.out, entity, cutoff))
+def _embedding(trainer: UpstreamTrainer, data: WalkData, plan: WalkPlan) -> Callable[[datetime], None]:
+    def write(cutoff: datetime) -> None:
+        for entity in ENTITIES:
+            file = daily_file(plan.out, entity, cutoff)
+            write_embeddings(
+                trainer, entity, *data.entities(entity, cutoff), file, f"{plan.model} at {cutoff:%Y-%m-%d}"
+            )
+
+    return write
 
 
-def _check_vectors(vectors: npt.NDArray[np.float32], model: str, entity: str, cutoff: datetime) -> None:
+def write_embeddings(
+    trainer: UpstreamTrainer, entity: str, keys: Moments, examples: Examples, file: Path, subject: str
+) -> None:
+    """Embed entities and write the vectors as they are, before alignment and averaging.
+
+    Args:
+        subject: Model and day, for the error.
+
+    Raises:
+        FloatingPointError: A vector is not finite.
+    """
+    vectors = trainer.embed(entity, examples)
+    _check_vectors(vectors, entity, subject)
+    write_vectors(pa.table({join_key(entity): keys, "embedding": vector_column(vectors)}), file)
+
+
+def _check_vectors(vectors: npt.NDArray[np.float32], entity: str, subject: str) -> None:
     bad = int((~np.isfinite(vectors).all(axis=1)).sum())
     if bad:
-        raise FloatingPointError(
-            f"{entity} embeddings of {model} at {cutoff:%Y-%m-%d} must be finite (got {bad} that are not)"
-        )
+        raise FloatingPointError(f"{entity} embeddings of {subject} must be finite (got {bad} that are not)")

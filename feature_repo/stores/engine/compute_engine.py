@@ -51,7 +51,7 @@ class ArrowComputeEngineConfig(FeastConfigBaseModel):  # type: ignore[misc]
     """The same as a number of rows."""
     journal_directory: StrictStr = "data/materialize"
     """Folder of journals and locks, relative to the feature repo."""
-    memory_limit: Size = "300MB"
+    memory_limit: Size = "200MB"
     """Memory for choosing the newest rows by keys and times; above it DuckDB spills to the temporary folder."""
 
 

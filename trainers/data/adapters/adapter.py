@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,8 @@ class AdapterOptions:
     """Seed of everything random: generation, sampling of impressions, choice of users."""
     scale: float = 1.0
     """Share of users kept, above 0 and at most 1, chosen by a seeded hash of the user."""
+    since: datetime | None = None
+    """Events from this moment on are wanted, those before it need not be staged; none for all of them."""
     num_users: int = 2000
     """Users of generated data."""
     num_pins: int = 500

@@ -9,6 +9,7 @@ from trainers.data.adapters.adapter import AdapterOptions
 from trainers.data.connection import connect, literal, moment
 from trainers.data.dataset import Attribute, DatasetSpec, Task, Window
 from trainers.data.ingest import Progress
+from trainers.data.raw_days import EVENT_TABLES, stage_events
 
 IMPRESSION = (
     "A video shown to a user on one of 15 surfaces (`tab`) of the app. Exact duplicate rows get one impression_id, so "
@@ -121,7 +122,8 @@ class KuaiRand:
         with connect(temp=staging / "spill") as connection:
             for done, (table, query) in enumerate(queries.items()):
                 progress(f"staging {table}", done / len(queries))
-                connection.execute(f"COPY ({query}) TO {literal(staging / f'{table}.parquet')} (FORMAT parquet)")
+                since = options.since if table in EVENT_TABLES else None
+                stage_events(connection, query, staging, table, since)
 
 
 def _impressions(folder: Path, options: AdapterOptions) -> str:

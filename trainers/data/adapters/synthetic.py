@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trainers.data.adapters.adapter import AdapterOptions
 from trainers.data.dataset import Attribute, Conversion, DatasetSpec, Task, Window
 from trainers.data.ingest import Progress
+from trainers.data.raw_days import leave_unchanged
 
 IMPRESSION = "A generated showing of a Pin to a user: users by their activity, Pins by their popularity."
 CLICK = "Drawn with the true click probability of the user, the Pin, the surface and the day."
@@ -159,8 +161,17 @@ class Synthetic:
                     if name not in writers:
                         writer = pq.ParquetWriter(staging / f"{name}.parquet", table.schema)
                         writers[name] = stack.enter_context(writer)
-                    writers[name].write_table(table)
+                    writers[name].write_table(_since(table, options.since))
                 progress("generating", share)
+        if options.since is not None:
+            leave_unchanged(staging)
+
+
+def _since(table: pa.Table, since: datetime | None) -> pa.Table:
+    """The events from a moment on: any day may bring conversions of every later one, so all days are drawn."""
+    if since is None or "event_timestamp" not in table.column_names:
+        return table
+    return table.filter(pc.greater_equal(table["event_timestamp"], pa.scalar(since, _TIME)))
 
 
 def _chunks(world: World, options: AdapterOptions) -> Iterator[tuple[float, dict[str, pa.Table]]]:

@@ -1,0 +1,176 @@
+"""`headwater init` on data that no adapter knows: the YAML it writes is right, readable and ready to run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from trainers.cli import app
+from trainers.data import own_data
+
+SHOP = Path(__file__).parents[3] / "docs" / "examples" / "own_data"
+START = datetime(2024, 5, 1, tzinfo=UTC)
+
+
+def init(*arguments: str | Path) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["init", *map(str, arguments)])
+    return result.exit_code, result.output
+
+
+@pytest.fixture(name="shop")
+def shop_fixture(tmp_path: Path) -> Path:
+    folder = tmp_path / "shop"
+    shutil.copytree(SHOP, folder, ignore=shutil.ignore_patterns("*.yaml", "*.py"))
+    return folder
+
+
+@pytest.fixture(name="press")
+def press_fixture(tmp_path: Path) -> Path:
+    """Other names, texts as ids, two surfaces, two tables of conversions, actions by name, no entity tables."""
+    folder = tmp_path / "press"
+    folder.mkdir()
+    rng = np.random.default_rng(5)
+    rows = 2_000
+    moments = [START + timedelta(minutes=int(each)) for each in np.sort(rng.integers(0, 14 * 1440, rows))]
+    shown = pa.table(
+        {
+            "exposureKey": [f"e{i:05}" for i in range(rows)],
+            "readerId": [f"r{i}" for i in rng.integers(0, 60, rows)],
+            "articleId": [f"a{i}" for i in rng.integers(0, 40, rows)],
+            "section": rng.choice(["front", "sports"], rows).tolist(),
+            "shownAt": [moment.isoformat() for moment in moments],
+            "feedback": rng.choice(["none", "open", "share"], rows, p=[0.5, 0.4, 0.1]).tolist(),
+        }
+    )
+    pacsv.write_csv(shown, folder / "exposures.csv")
+    for name, step in (("signups", 40), ("purchases", 25)):
+        picked = range(0, rows, step)
+        late = pa.table(
+            {
+                "exposure": [f"e{i:05}" for i in picked],
+                "when": [(moments[i] + timedelta(hours=5)).isoformat() for i in picked],
+                "amount": [float(i) for i in picked],
+            }
+        )
+        pq.write_table(late, folder / f"{name}.parquet")
+    return folder
+
+
+def test_shop_is_proposed_as_a_person_declared_it(shop: Path) -> None:
+    code, output = init(shop)
+    assert code == 0, output
+    found, declared = (yaml.safe_load(path.read_text()) for path in (shop / "shop.yaml", SHOP / "shop.yaml"))
+    assert found["window"] == declared["window"]
+    assert found["keys"] == declared["keys"]
+    assert found["pin_title"] == "title"
+    assert found["conversions"] == declared["conversions"]
+    for table in ("impressions", "conversions", "users", "pins"):
+        assert found["tables"][table]["columns"] == declared["tables"][table]["columns"]
+    assert found["tables"]["pins"]["separators"] == {"tags": "|"}
+    assert found["tables"]["impressions"]["labels"] == {
+        "click": "opened",
+        "save": {"column": "action", "equals": "save"},
+    }
+    names = [each["name"] for each in found["user_attributes"] + found["pin_attributes"]]
+    assert names == ["country", "title", "price", "tags"]
+
+
+def test_proposal_says_why(shop: Path) -> None:
+    code, text = init(shop, "--dry-run")
+    assert code == 0
+    assert "every row has its own; orders.csv, column impression, refers to it" in text
+    assert "names no zone: is it UTC?" in text
+    assert "were the attributes known all along?" in text
+    assert not (shop / "shop.yaml").exists()
+
+
+def test_unknown_data_with_texts_as_ids_is_declared_and_ingested(press: Path, tmp_path: Path) -> None:
+    code, output = init(press)
+    assert code == 0, output
+    spec, _ = own_data.load(press / "press.yaml")
+    assert spec.labels == ("open", "share")
+    assert {each.kind: each.attribution_days for each in spec.conversions} == {"purchase": 1, "signup": 1}
+    ingested = CliRunner().invoke(
+        app,
+        ["ingest", "--dataset", str(press / "press.yaml"), "--recipe", "tiny", "--run", str(tmp_path / "run"), "-q"],
+    )
+    assert ingested.exit_code == 0, ingested.output
+    report = json.loads((tmp_path / "run" / "event_log" / "report.json").read_text())
+    assert report["tables"]["impressions"]["kept"] == 2_000
+    assert report["tables"]["conversions"]["kept"] == 130
+    assert report["tables"]["conversions"]["reasons"] == {}
+
+
+def test_hints_decide_where_names_do_not_tell(press: Path) -> None:
+    table = pacsv.read_csv(press / "exposures.csv").rename_columns(["k", "u", "v", "section", "t", "feedback"])
+    (press / "exposures.csv").unlink()
+    pacsv.write_csv(table, press / "rows.csv")
+    code, output = init(press, "--impressions", "rows")
+    assert code == 2
+    assert "must have a column that is called like a user (got columns k, u, v, section, t, feedback)" in output
+    code, output = init(press, "--impressions", "rows", "--user", "u", "--pin", "v", "--json")
+    assert code == 0, output
+    found = json.loads(output)
+    assert (found["impressions"], found["user"], found["pin"], found["time"]) == ("rows.csv", "u", "v", "t")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--user", "nobody"), "must have the column of --user (got columns exposureKey"),
+        (("--impressions", "s."), "must fit the files of one table (got 's.', which fits 3 of"),
+    ],
+)
+def test_wrong_hint_is_refused_with_what_there_is(press: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    code, output = init(press, *arguments)
+    assert code == 2
+    assert sentence in output
+
+
+def test_yaml_that_is_there_is_kept(shop: Path) -> None:
+    (shop / "shop.yaml").write_text("mine")
+    code, output = init(shop)
+    assert code == 2
+    assert "give --force to replace it" in output
+    assert (shop / "shop.yaml").read_text() == "mine"
+
+
+def test_folder_without_data_is_refused(tmp_path: Path) -> None:
+    code, output = init(tmp_path)
+    assert code == 2
+    assert "must hold .parquet, .csv, .csv.gz, .tsv, .tsv.gz files (got none)" in output
+
+
+def test_log_of_too_few_days_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(
+        "user,item,time,click\n" + "".join(f"{i % 3},{i % 2},2024-01-0{1 + i % 3} 10:00,{i % 2}\n" for i in range(30))
+    )
+    code, output = init(tmp_path)
+    assert code == 2
+    assert "must span at least 6 days" in output
+    assert "(got 3 by" in output
+
+
+def test_features_of_users_are_not_taken_for_users(tmp_path: Path) -> None:
+    rows = [f"{i},2024-01-{1 + i % 9:02} 10:00,{i % 5},{1 + i % 3},{i % 2},0.2,u{i % 4}" for i in range(90)]
+    header = ",timestamp,item_id,position,click,propensity_score,user_feature_0"
+    (tmp_path / "log.csv").write_text("\n".join([header, *rows]) + "\n")
+    code, output = init(tmp_path)
+    assert code == 2
+    assert "must have a column that is called like a user" in output
+    code, output = init(tmp_path, "--user", "user_feature_0", "--dry-run")
+    assert code == 0, output
+    columns = yaml.safe_load(output)["tables"]["impressions"]["columns"]
+    assert columns["position"] == "position"
+    assert columns["propensity"] == "propensity_score"
+    assert "surface" not in columns

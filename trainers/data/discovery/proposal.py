@@ -1,0 +1,79 @@
+"""From a folder to a proposed declaration: everything found, with the evidence for each guess."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainers.data.connection import connect
+from trainers.data.discovery.entity_attributes import Attributes, find_attributes
+from trainers.data.discovery.folder import FoundTable, find_tables, has_repeats
+from trainers.data.discovery.roles import EntityTable, Hints, Role, Roles, find_roles
+from trainers.data.discovery.targets import Kind, Label, find_kinds, find_labels, find_surface
+from trainers.data.discovery.windows import FoundWindow, find_window
+from trainers.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proposal:
+    """What a folder seems to hold."""
+
+    name: str
+    tables: tuple[FoundTable, ...]
+    roles: Roles
+    surface: Role | None
+    labels: tuple[Label, ...]
+    kinds: list[tuple[Kind, ...]]
+    """Kinds of conversions by table, in the order of `roles.conversions`."""
+    users: Attributes | None
+    pins: Attributes | None
+    window: FoundWindow
+    repeats: bool
+    """Whether users meet the same Pin again."""
+
+    @property
+    def all_kinds(self) -> tuple[Kind, ...]:
+        """Kinds of conversions, each once."""
+        return tuple({kind.name: kind for kinds in self.kinds for kind in kinds}.values())
+
+    def key_type(self, role: Role | None) -> str:
+        """Type of a key of the impressions: `int64` or `string`."""
+        if role is None:
+            return "int64"
+        return "string" if self.roles.impressions.columns[role.column].reading == "text" else "int64"
+
+
+def propose(folder: Path, name: str, hints: Hints, temp: Path, progress: Progress) -> Proposal:
+    """Look at every file of a folder.
+
+    Raises:
+        SpecError: Something is missing that no declaration can do without; the text says what to say or add.
+    """
+    with connect(temp=temp) as connection:
+        with progress.stage("look at the files"):
+            tables = find_tables(connection, folder)
+        with progress.stage("compare keys"):
+            roles = find_roles(connection, tables, hints)
+        with progress.stage("look for labels and days"):
+            surface = find_surface(roles)
+            labels = find_labels(connection, roles, surface)
+            kinds = find_kinds(connection, roles)
+            waits = [kind.attribution_days for group in kinds for kind in group]
+            window = find_window(connection, roles, max(waits, default=0))
+            repeats = has_repeats(connection, roles.impressions, roles.user.column, roles.pin.column)
+    return Proposal(
+        name=name,
+        tables=tuple(tables),
+        roles=roles,
+        surface=surface,
+        labels=labels,
+        kinds=kinds,
+        users=_attributes(roles.users),
+        pins=_attributes(roles.pins),
+        window=window,
+        repeats=repeats,
+    )
+
+
+def _attributes(entity: EntityTable | None) -> Attributes | None:
+    return find_attributes(entity) if entity else None

@@ -1,0 +1,295 @@
+"""Which table is what, and which of its columns are keys and moments: by names, by counts, by shared values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import duckdb
+
+from trainers.data.dataset import SpecError
+from trainers.data.discovery.folder import FoundTable, shared
+from trainers.data.discovery.profiles import ColumnProfile
+from trainers.data.discovery.vocabulary import (
+    AMOUNT,
+    CONVERSION,
+    IMPRESSION,
+    MOMENT,
+    OF_A_KEY,
+    PIN,
+    POSITION,
+    PROPENSITY,
+    USER,
+    named_like,
+    words,
+)
+
+_ENOUGH_SHARED = 0.5
+_FEW_ROWS_EACH = 0.2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hints:
+    """What a person says where names and counts do not tell."""
+
+    impressions: str | None = None
+    """Text in the file names of the impressions."""
+    user: str | None = None
+    """Column of the impressions that names the user."""
+    pin: str | None = None
+    """Column of the impressions that names the Pin."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Role:
+    """A column that was found for a purpose."""
+
+    column: str
+    why: str
+    """Evidence, in words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EntityTable:
+    """A table with a row, or several over time, per user or Pin."""
+
+    table: FoundTable
+    key: Role
+    time: Role | None
+    """From when a row holds; none where rows have no time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConversionTable:
+    """A table with events that came after impressions."""
+
+    table: FoundTable
+    impression: Role
+    time: Role
+    kind: Role | None
+    value: Role | None
+
+
+@dataclass(kw_only=True, slots=True)
+class Roles:
+    """What was found in a folder."""
+
+    impressions: FoundTable
+    why_impressions: str
+    user: Role
+    pin: Role
+    time: Role
+    impression: Role | None = None
+    position: Role | None = None
+    """Place of the Pin among those shown together."""
+    propensity: Role | None = None
+    """Probability with which the Pin was chosen, where it was chosen at random."""
+    users: EntityTable | None = None
+    pins: EntityTable | None = None
+    conversions: list[ConversionTable] = field(default_factory=list)
+    unused: list[FoundTable] = field(default_factory=list)
+
+
+def find_roles(connection: duckdb.DuckDBPyConnection, tables: Sequence[FoundTable], hints: Hints) -> Roles:
+    """Roles of tables and columns.
+
+    Raises:
+        SpecError: No table can be the impressions; the text says which tables there are and what to say.
+    """
+    table, why = _impressions(tables, hints)
+    time = _time(table)
+    user = _key(connection, table, tables, USER, "user", hints.user, taken=())
+    pin = _key(connection, table, tables, PIN, "Pin", hints.pin, taken=(user.column,))
+    if time is None:
+        raise SpecError(_refusal("a column with moments", table, "add one, such as shown_at"))
+    roles = Roles(impressions=table, why_impressions=why, user=user, pin=pin, time=time)
+    roles.position, roles.propensity = _position(table), _propensity(table)
+    rest = [each for each in tables if each is not table]
+    for entity, role in (("users", user), ("pins", pin)):
+        found = _entity_table(connection, table, role, rest)
+        setattr(roles, entity, found)
+        rest = [each for each in rest if found is None or each is not found.table]
+    _find_conversions(connection, roles, rest)
+    used = [each.table for each in roles.conversions]
+    roles.unused = [each for each in rest if all(each is not one for one in used)]
+    return roles
+
+
+def _impressions(tables: Sequence[FoundTable], hints: Hints) -> tuple[FoundTable, str]:
+    if hints.impressions:
+        named = [table for table in tables if hints.impressions in table.pattern]
+        if len(named) != 1:
+            raise SpecError(
+                f"--impressions must fit the files of one table (got {hints.impressions!r}, which fits "
+                f"{len(named)} of {_listed(tables)}); give more of the file name"
+            )
+        return named[0], "named with --impressions"
+    able = [table for table in tables if _time(table) and len(_keys(table)) >= 2]
+    if not able:
+        raise SpecError(
+            "one table must have moments, users and Pins, a row per impression (got "
+            f"{_listed(tables)}); give --impressions with part of its file name, --user and --pin with its columns"
+        )
+    best = max(able, key=_likeness)
+    return best, f"{best.num_rows:,} rows with moments and at least two columns that can be keys"
+
+
+def _likeness(table: FoundTable) -> tuple[int, int]:
+    binary = any(each.reading == "binary" for each in table.columns.values())
+    is_named, is_conversion = (named_like(table.stem, each) for each in (IMPRESSION, CONVERSION))
+    return (2 * is_named - 2 * is_conversion + binary, table.num_rows)
+
+
+def _keys(table: FoundTable) -> list[ColumnProfile]:
+    return [each for each in table.columns.values() if each.may_be_key]
+
+
+def _time(table: FoundTable) -> Role | None:
+    """The column whose name says most clearly that it holds the moment of a row."""
+    moments = [each for each in table.columns.values() if each.reading == "time"]
+    if not moments:
+        return None
+
+    def rank(each: ColumnProfile) -> int:
+        found = {each.name.lower(), *words(each.name)}
+        return next((place for place, word in enumerate(MOMENT) if word in found), len(MOMENT))
+
+    best = min(moments, key=lambda each: (rank(each), each.rows - each.present))
+    others = [each.name for each in moments if each is not best]
+    instead = f"; {', '.join(others)} also hold moments" if others else ""
+    return Role(column=best.name, why=f"moments from {best.examples()}{instead}")
+
+
+def _key(
+    connection: duckdb.DuckDBPyConnection,
+    table: FoundTable,
+    tables: Sequence[FoundTable],
+    known: frozenset[str],
+    what: str,
+    hint: str | None,
+    taken: Sequence[str],
+) -> Role:
+    option = f"--{what.lower()}"
+    if hint is not None:
+        if hint not in table.columns:
+            raise SpecError(_refusal(f"the column of {option}", table, f"correct {option} {hint}"))
+        return Role(column=hint, why=f"named with {option}")
+    able = [each for each in _keys(table) if each.name not in taken and not each.is_unique]
+    named = [each for each in able if named_like(each.name, known) and not named_like(each.name, OF_A_KEY)]
+    if named:
+        best = min(named, key=lambda each: (len(words(each.name)), -each.distinct))
+        return Role(column=best.name, why=f"called like a {what}; {best.distinct:,} different values")
+    for each in able:
+        other = next((o for o in tables if o is not table and _key_in(connection, table, each.name, o, known)), None)
+        if other is not None:
+            return Role(column=each.name, why=f"its values are the key of {other.pattern}, called like {what}s")
+    raise SpecError(_refusal(f"a column that is called like a {what}", table, f"give {option} COLUMN"))
+
+
+def _position(table: FoundTable) -> Role | None:
+    for each in table.columns.values():
+        if each.reading == "integer" and each.present and named_like(each.name, POSITION) and float(each.smallest) >= 0:
+            return Role(column=each.name, why=f"whole numbers {each.examples()}")
+    return None
+
+
+def _propensity(table: FoundTable) -> Role | None:
+    for each in table.columns.values():
+        is_share = (
+            each.reading in ("number", "integer", "binary") and 0 < float(each.smallest) <= float(each.largest) <= 1
+        )
+        if is_share and named_like(each.name, PROPENSITY):
+            return Role(column=each.name, why=f"shares {each.examples()}")
+    return None
+
+
+def _key_in(
+    connection: duckdb.DuckDBPyConnection, table: FoundTable, column: str, other: FoundTable, known: frozenset[str]
+) -> bool:
+    if not named_like(other.stem, known):
+        return False
+    unique = [each.name for each in other.columns.values() if each.is_unique and each.may_be_key]
+    return any(shared(connection, (table, column), (other, name)) >= _ENOUGH_SHARED for name in unique)
+
+
+def _entity_table(
+    connection: duckdb.DuckDBPyConnection, impressions: FoundTable, role: Role, rest: Sequence[FoundTable]
+) -> EntityTable | None:
+    """The table that has nearly all values of a key and few rows for each; rather one whose rows have a time."""
+    found: list[tuple[tuple[float, bool, bool, int], EntityTable]] = []
+    for table in rest:
+        moment = _time(table)
+        for column in _keys(table):
+            if not (column.is_unique or (moment and column.distinct >= _FEW_ROWS_EACH * column.rows)):
+                continue
+            share = shared(connection, (impressions, role.column), (table, column.name))
+            if share >= _ENOUGH_SHARED:
+                rows = "a row each" if column.is_unique else "several rows each"
+                why = f"{share:.0%} of the impressions' values are here, {rows}"
+                rank = (round(share, 2), column.name == role.column, moment is not None, -len(words(table.stem)))
+                found.append((rank, EntityTable(table=table, key=Role(column=column.name, why=why), time=moment)))
+    return max(found, key=lambda each: each[0])[1] if found else None
+
+
+def _find_conversions(connection: duckdb.DuckDBPyConnection, roles: Roles, rest: Sequence[FoundTable]) -> None:
+    unique = [each.name for each in roles.impressions.columns.values() if each.is_unique and each.may_be_key]
+    for table in rest:
+        moment = _time(table)
+        found = _reference(connection, roles.impressions, unique, table)
+        if moment is None or found is None:
+            continue
+        name, reference = found
+        roles.impression = roles.impression or Role(
+            column=name, why=f"every row has its own; {table.pattern}, column {reference.column}, refers to it"
+        )
+        if roles.impression.column == name:
+            taken = {reference.column, moment.column}
+            roles.conversions.append(
+                ConversionTable(
+                    table=table,
+                    impression=reference,
+                    time=moment,
+                    kind=_kind(each for each in table.columns.values() if each.name not in taken),
+                    value=_value(each for each in table.columns.values() if each.name not in taken),
+                )
+            )
+
+
+def _reference(
+    connection: duckdb.DuckDBPyConnection, impressions: FoundTable, unique: Sequence[str], table: FoundTable
+) -> tuple[str, Role] | None:
+    """The impressions' own id and the column of a table that refers to it.
+
+    Small numbers are found among any ids, so that numbers must also be called like what they refer to.
+    """
+    for column in _keys(table):
+        for name in unique:
+            alike = named_like(column.name, IMPRESSION) or not set(words(column.name)).isdisjoint(words(name))
+            if column.reading != "text" and not alike:
+                continue
+            share = shared(connection, (table, column.name), (impressions, name))
+            if share >= _ENOUGH_SHARED:
+                return name, Role(column=column.name, why=f"{share:.0%} of its values are an impression's {name}")
+    return None
+
+
+def _kind(columns: Iterable[ColumnProfile]) -> Role | None:
+    for each in columns:
+        if each.reading == "text" and each.separator is None and 2 <= each.distinct <= 20 and each.distinct < each.rows:
+            return Role(column=each.name, why=f"{each.distinct} different texts, {each.examples()}")
+    return None
+
+
+def _value(columns: Iterable[ColumnProfile]) -> Role | None:
+    for each in columns:
+        if each.reading in ("number", "integer") and named_like(each.name, AMOUNT):
+            return Role(column=each.name, why=f"numbers {each.examples()}")
+    return None
+
+
+def _listed(tables: Sequence[FoundTable]) -> str:
+    return "; ".join(f"{table.pattern} with {table.listed()}" for table in tables)
+
+
+def _refusal(what: str, table: FoundTable, remedy: str) -> str:
+    return f"the impressions, {table.pattern}, must have {what} (got columns {table.listed()}); {remedy}"

@@ -1,0 +1,179 @@
+"""Upstream models trained for an experiment: walks over the run's days with other seeds, sizes or cut-offs.
+
+Dims: N rows, T tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import cached_property, partial
+from pathlib import Path
+
+from feature_repo.contract import EmbeddingVersion
+from trainers.data.active_entities import ActiveEntities, EntityFiles
+from trainers.data.examples import Examples
+from trainers.data.history_rows import HistoryReader
+from trainers.data.manifest import UPSTREAM_MODELS
+from trainers.data.older_vectors import older_vectors
+from trainers.data.upstream_data import UpstreamRows, UpstreamSpecs, domain_columns, read_rows, upstream_specs
+from trainers.experiments.history_share import HistoryShare
+from trainers.experiments.setting import Setting
+from trainers.forked import map_forked
+from trainers.progress import Progress
+from trainers.upstream.compatibility import Compatibility
+from trainers.upstream.frame import Frame
+from trainers.upstream.recipes import UpstreamRecipe
+from trainers.upstream.trainer import UpstreamExamples
+from trainers.upstream.vector_files import read_frame
+from trainers.upstream.walk import WalkData, WalkPlan, daily_file, walk
+from trainers.upstream_steps import domain_tasks, upstream_trainer
+
+MODEL = "ctr"
+"""Upstream model that experiments train: that of the engagement domain."""
+ENTITY_INPUTS = "entities"
+BACKWARD_MAP = "backward.safetensors"
+_DONE = "done"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WalkRequest:
+    """One upstream model to train from scratch."""
+
+    name: str
+    """Folder of its vectors."""
+    recipe: UpstreamRecipe
+    seed: int
+    until: datetime
+    """Last cut-off."""
+    embed_from: datetime
+    """First cut-off with vectors."""
+    compatible_with: EmbeddingVersion | None = None
+    """Version that it is trained together with a map back to."""
+    compatibility_weight: float = 1.0
+    """Weight of that loss."""
+    history_share: float = 1.0
+    """Share of the users whose long histories it is pre-trained on."""
+
+
+class Walks:
+    """Trains what is asked for, several at once, and goes on where an interrupted process stopped."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting, self._folder = setting, setting.work("walks")
+
+    def run(self, requests: Sequence[WalkRequest]) -> None:
+        """Train the models that are not trained yet."""
+        open_ones = [each for each in requests if not (self._folder / each.name / _DONE).exists()]
+        if not open_ones:
+            return
+        cutoffs = [c for c in self._cutoffs if any(each.embed_from <= c <= each.until for each in open_ones)]
+        self._entities.write(self._active, cutoffs, self._setting.progress)
+        older = {each.compatible_with for each in open_ones if each.compatible_with is not None}
+        targets = {version: self._targets(version) for version in older}
+        # Read here, once: the processes below share the rows, and touch neither Feast nor DuckDB.
+        domain = self._domain
+
+        def train(request: WalkRequest, progress: Progress) -> None:
+            self._train(request, domain, targets, progress)
+
+        map_forked(
+            train,
+            open_ones,
+            name="upstream models",
+            workers=self._setting.workers,
+            progress=self._setting.progress,
+        )
+
+    def days(self, request: WalkRequest) -> Iterator[tuple[datetime, Frame]]:
+        """Vectors of each cut-off of a trained model, not averaged."""
+        for cutoff in self._cutoffs:
+            if request.embed_from <= cutoff <= request.until:
+                out = self._folder / request.name
+                yield cutoff, read_frame(partial(daily_file, out, cutoff=cutoff), request.recipe.embedding_dim)
+
+    def backward_map(self, request: WalkRequest) -> Path:
+        """File of the map that a compatible model was trained with."""
+        return self._folder / request.name / BACKWARD_MAP
+
+    def _train(
+        self, request: WalkRequest, domain: WalkData, targets: dict[EmbeddingVersion, Examples], progress: Progress
+    ) -> None:
+        out, older = self._folder / request.name, request.compatible_with
+        compatibility = Compatibility(older_dim=older.dim, weight=request.compatibility_weight) if older else None
+        trainer = upstream_trainer(
+            self._setting.evaluation.log, self._specs, request.recipe, MODEL, request.seed, compatibility
+        )
+        history = HistoryShare(self._history(request.seed), request.history_share)
+        stream = replace(domain.stream, examples=targets[older]) if older else domain.stream
+        data = replace(domain, stream=stream, history=history, num_history=history.num_rows)
+        plan = WalkPlan(
+            model=MODEL,
+            cutoffs=tuple(cutoff for cutoff in self._cutoffs if cutoff <= request.until),
+            embed_from=request.embed_from,
+            out=out,
+            seed=request.seed,
+        )
+        walk(trainer, data, plan, progress)
+        if trainer.backward is not None and older is not None:
+            trainer.backward.save(out / BACKWARD_MAP, {"older": older.key, "until": request.until.isoformat()})
+        (out / _DONE).touch()
+
+    def _targets(self, version: EmbeddingVersion) -> Examples:
+        """Rows of the domain with what a consumer of the older version got for them."""
+        frame = self._rows.index.frame.take(self._rows.index.domain(self._columns).kept)
+        older = older_vectors(self._setting.evaluation.store, frame, version, self._setting.progress)
+        return self._domain.stream.examples.with_inputs(older)
+
+    @cached_property
+    def _cutoffs(self) -> list[datetime]:
+        return self._setting.evaluation.spec.cutoffs()
+
+    @cached_property
+    def _specs(self) -> UpstreamSpecs:
+        evaluation = self._setting.evaluation
+        return upstream_specs(
+            evaluation.log, evaluation.manifest, self._setting.offline, evaluation.spec.window.train_from
+        )
+
+    @cached_property
+    def _rows(self) -> UpstreamRows:
+        evaluation = self._setting.evaluation
+        until = evaluation.spec.window.until
+        return read_rows(evaluation.log, evaluation.store, self._specs, self._setting.progress, until=until)
+
+    @cached_property
+    def _columns(self) -> list[int]:
+        return domain_columns(self._setting.evaluation.spec.tasks, UPSTREAM_MODELS[MODEL])
+
+    @cached_property
+    def _domain(self) -> WalkData:
+        """Rows of the engagement domain, with everything but what is the request's own."""
+        rows, domain = self._rows, self._rows.index.domain(self._columns)
+        return WalkData(
+            stream=UpstreamExamples(
+                examples=rows.examples.take(domain.kept).with_labels(self._columns),
+                user_ids=rows.user_ids[domain.kept],
+                pin_ids=rows.pin_ids[domain.kept],
+            ),
+            known_at=domain.known_at,
+            tasks=domain_tasks(self._setting.evaluation.log, MODEL),
+            entities=self._entities,
+        )
+
+    @cached_property
+    def _entities(self) -> EntityFiles:
+        return EntityFiles(self._folder / ENTITY_INPUTS)
+
+    @cached_property
+    def _active(self) -> ActiveEntities:
+        evaluation = self._setting.evaluation
+        retention = timedelta(days=evaluation.recipe.upstream.retention_days)
+        return ActiveEntities(evaluation.log, evaluation.store, self._specs, self._setting.offline, retention)
+
+    def _history(self, seed: int) -> HistoryReader:
+        evaluation = self._setting.evaluation
+        tasks = evaluation.spec.domain_tasks(UPSTREAM_MODELS[MODEL])
+        before = evaluation.spec.window.features_from
+        return HistoryReader(evaluation.log, self._setting.offline, self._specs, tasks, before=before, seed=seed)

@@ -1,0 +1,1 @@
+"""The life of embedding versions and releases after their first training."""

@@ -1,0 +1,79 @@
+"""Days of a version from before its first one, made by its walk taken again.
+
+The walk is the same to the last bit: the same rows, of which the log keeps every earlier day as it was, with the same
+random choices. So a day is embedded by the model that the version was on that day.
+"""
+
+from __future__ import annotations
+
+import shutil
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from feature_repo.versions import VersionRecord
+from trainers.life.diverted import is_continuation
+from trainers.life.home import Home
+from trainers.life.new_version import plan_of
+from trainers.life.operators import operator
+from trainers.life.recording import record_days
+from trainers.life.refresh import REFRESHED_STATES
+from trainers.life.walked_days import embed_days, walk_days
+from trainers.progress import Progress
+from trainers.run_lock import run_lock
+from trainers.upstream.publish import publish
+
+DAY = timedelta(days=1)
+FOLDER = "backfill"
+
+
+def backfill(home: Home, key: str, first: date, last: date, progress: Progress) -> dict[str, Any]:
+    """Make the days of a version that are missing in a period; offline alone, as they are not the newest.
+
+    The moving average begins at the first of them, and later days stay as they were published.
+
+    Returns:
+        Figures: days made, and how many were embedded at a time.
+
+    Raises:
+        RunLockedError: Another process works in the run.
+        ValueError: The period lies outside the days that can be made, or the version cannot walk again.
+    """
+    with run_lock(home.run):
+        record = home.catalogue.version(key)
+        cutoffs = missing_days(home, record, first, last)
+        if not cutoffs:
+            return {"days": 0}
+        out = home.folder(key) / FOLDER
+        walk_days(home, record, cutoffs, out, progress)
+        figures = embed_days(home, record, cutoffs, out, progress)
+        publish(plan_of(home, record, cutoffs), progress)
+        record_days(home, record, cutoffs, who=operator(), why=f"backfill of {first} to {last}")
+        shutil.rmtree(out, ignore_errors=True)
+    return figures
+
+
+def missing_days(home: Home, record: VersionRecord, first: date, last: date) -> list[datetime]:
+    """Cut-offs of a period that a version has no visible day for.
+
+    Raises:
+        ValueError: Some cannot be made; the text says which can.
+    """
+    if record.state not in REFRESHED_STATES or is_continuation(record):
+        why = f"it goes on from {record.parents[0]}" if is_continuation(record) else f"it is {record.state}"
+        raise ValueError(
+            f"--version must name a version that is {', '.join(REFRESHED_STATES)} and was trained from the beginning "
+            f"(got {record.key}: {why}); backfill another, or create one with `headwater version create`"
+        )
+    days = home.catalogue.days(record.key)
+    visible = [day.cutoff for day in days if day.state == "visible"]
+    # At the first cut-off of all nothing has been learned from yet.
+    earliest, latest = home.log.spec.window.features_from + DAY, visible[0] - DAY
+    asked = [home.cutoff_of(datetime.combine(each, datetime.min.time())) for each in (first, last)]
+    wanted = [asked[0] + number * DAY for number in range((asked[1] - asked[0]).days + 1)]
+    missing = [cutoff for cutoff in wanted if cutoff not in visible]
+    if not wanted or any(not earliest <= cutoff <= latest for cutoff in missing):
+        raise ValueError(
+            f"--from and --to must name days from {earliest:%Y-%m-%d}, where training begins, to {latest:%Y-%m-%d}, "
+            f"before the first day of {record.key} (got {first} to {last}); give a period in them"
+        )
+    return missing

@@ -1,0 +1,113 @@
+"""The daily refresh: every cut-off after the newest day up to a date, in order, each for all versions that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from feature_repo.versions import Catalogue, VersionRecord, VersionState
+from trainers.life.day import WORKSPACES, DayOutcome, DayRefresh, workspace_of
+from trainers.life.diverted import is_diverted
+from trainers.life.home import Home
+from trainers.progress import Progress
+from trainers.run_lock import run_lock
+
+DAY = timedelta(days=1)
+REFRESHED_STATES = (VersionState.CANDIDATE, VersionState.LIVE, VersionState.SUPERSEDED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedDay:
+    """A day that a refresh would make."""
+
+    cutoff: datetime
+    versions: tuple[str, ...]
+    """Keys of the versions that lack it."""
+    begun: bool
+    """Whether an earlier refresh was stopped in it."""
+
+
+def refresh(
+    home: Home,
+    as_of: date,
+    progress: Progress,
+    *,
+    as_new_version: bool = False,
+    finished: Callable[[DayOutcome], None] | None = None,
+) -> list[DayOutcome]:
+    """Make every missing day up to a date visible, the oldest first; none where all are.
+
+    Args:
+        as_of: UTC date of the last cut-off.
+        as_new_version: Let a day that a version's gates refuse go on as a new version.
+        finished: Told each day that has become visible.
+
+    Raises:
+        RunLockedError: Another process works in the run.
+        ValueError: The date lies before the newest day, or its raw data is not complete.
+        GateFailedError: A version's day is refused; it and all later days stay invisible.
+    """
+    outcomes = []
+    with run_lock(home.run):
+        _sweep(home)
+        for day in planned(home, as_of):
+            space = workspace_of(home, day.cutoff)
+            if not day.begun:
+                space.note("versions", day.versions)
+            records = [home.catalogue.version(key) for key in day.versions]
+            outcomes.append(DayRefresh(home, day.cutoff, records, progress, as_new_version=as_new_version).run())
+            if finished is not None:
+                finished(outcomes[-1])
+    return outcomes
+
+
+def planned(home: Home, as_of: date) -> list[PlannedDay]:
+    """Days that a refresh up to a date would make.
+
+    Raises:
+        ValueError: The date lies before the newest day, or nothing is refreshed any more.
+    """
+    records = refreshed_versions(home.catalogue)
+    if not records:
+        raise ValueError(
+            f"{home.run} must hold a version that is candidate, live, or superseded and still read (got none); create "
+            "one with `headwater version create`"
+        )
+    newest = {record.key: home.newest_day(record.key).cutoff for record in records}
+    last = home.cutoff_of(datetime.combine(as_of, datetime.min.time()))
+    if last < max(newest.values()):
+        raise ValueError(
+            f"--as-of must be {max(newest.values()):%Y-%m-%d}, the newest day there is, or later (got {as_of}); a day "
+            "that is visible is never made again"
+        )
+    days = []
+    for number in range(1, (last - min(newest.values())) // DAY + 1):
+        cutoff = min(newest.values()) + number * DAY
+        noted = workspace_of(home, cutoff).noted("versions")
+        lacking = [key for key, day in newest.items() if day < cutoff]
+        kept = [key for key in noted if key in newest] if noted else lacking
+        days.append(PlannedDay(cutoff=cutoff, versions=tuple(kept), begun=noted is not None))
+    return days
+
+
+def refreshed_versions(catalogue: Catalogue) -> list[VersionRecord]:
+    """Versions that get every new day: candidates, live ones, and superseded ones that something still reads."""
+    everything = catalogue.versions()
+    found = [
+        record for record in everything if record.state in REFRESHED_STATES and not is_diverted(record, everything)
+    ]
+    return [record for record in found if record.state != VersionState.SUPERSEDED or catalogue.consumers(record.key)]
+
+
+def _sweep(home: Home) -> None:
+    """Remove workspaces of days that are visible, which a kill at the last moment left."""
+    days = [home.newest_day(record.key).cutoff for record in refreshed_versions(home.catalogue)]
+    for folder in home.context.path(WORKSPACES).glob("date=*"):
+        if days and folder.name.removeprefix("date=") <= f"{min(days):%Y-%m-%d}":
+            workspace_of(home, _cutoff_of(home, folder.name)).clear()
+
+
+def _cutoff_of(home: Home, name: str) -> datetime:
+    day = date.fromisoformat(name.removeprefix("date="))
+    return home.cutoff_of(datetime.combine(day, datetime.min.time()))

@@ -1,0 +1,83 @@
+"""Giving up releases and embedding versions, once nothing else reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from feature_repo.versions import (
+    Catalogue,
+    InUseError,
+    ReleaseState,
+    VersionState,
+    WrongStateError,
+    release_subject,
+    version_subject,
+)
+from trainers.life.consumers import record_consumers
+from trainers.life.operators import REPO
+from trainers.life.prune import subject_of
+
+
+def retirable(run: Path, catalogue: Catalogue, targets: Sequence[str]) -> list[str]:
+    """Subjects of release ids and version keys that nothing else reads, releases first, so that versions can follow.
+
+    Consumers are those that the feature registry and the catalogue know now.
+
+    Raises:
+        UnknownSubjectError: A target is neither a release nor a version.
+        InUseError: Something that is not a target reads one; the text names everything that does.
+        WrongStateError: A target is retired or pruned already.
+    """
+    record_consumers(catalogue, run / REPO)
+    subjects = sorted({subject_of(catalogue, target) for target in targets})
+    for subject in subjects:
+        kind, _, name = subject.partition(" ")
+        if kind == "release":
+            _check_release(catalogue, name)
+        else:
+            _check_version(catalogue, name, subjects)
+    return subjects
+
+
+def superseded_before(catalogue: Catalogue, cutoff: datetime) -> list[str]:
+    """Superseded releases whose data ends before a moment, the shadow left out."""
+    shadow = catalogue.pointers().shadow
+    found = catalogue.releases([ReleaseState.SUPERSEDED])
+    return [each.id for each in found if each.data_cutoff and each.data_cutoff < cutoff and each.id != shadow]
+
+
+def retire(catalogue: Catalogue, subjects: Sequence[str], *, who: str, why: str) -> None:
+    """Retire subjects in their order; whatever has come to read one by then keeps it, and those after it."""
+    for subject in subjects:
+        kind, _, name = subject.partition(" ")
+        if kind == "release":
+            catalogue.retire_release(name, who=who, why=why)
+        else:
+            catalogue.retire_version(name, who=who, why=why)
+
+
+def _check_release(catalogue: Catalogue, name: str) -> None:
+    pointers, state = catalogue.pointers(), catalogue.release(name).state
+    if roles := [role for role in ("live", "shadow") if getattr(pointers, role) == name]:
+        raise InUseError(
+            f"release {name} must be neither live nor the shadow (it is {', '.join(roles)}); change that first"
+        )
+    _check_state(release_subject(name), state)
+
+
+def _check_version(catalogue: Catalogue, key: str, subjects: Sequence[str]) -> None:
+    _check_state(version_subject(key), catalogue.version(key).state)
+    if others := [each for each in catalogue.consumers(key) if f"{each.kind} {each.name}" not in subjects]:
+        listed = "; ".join(map(str, others))
+        raise InUseError(
+            f"version {key} must have no consumers to be retired (got {len(others)}: {listed}); "
+            "retire those releases and move those services first",
+            others,
+        )
+
+
+def _check_state(subject: str, state: ReleaseState | VersionState) -> None:
+    if state in ("retired", "pruned"):
+        raise WrongStateError(f"{subject} must not be retired yet (it is {state}); `headwater release prune` is next")
