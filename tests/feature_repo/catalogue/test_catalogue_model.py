@@ -8,5 +8,5 @@ from tests.feature_repo.catalogue.machine import CatalogueMachine
 
 TestCatalogue = CatalogueMachine.TestCase
 TestCatalogue.settings = settings(
-    max_examples=15, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=12, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )

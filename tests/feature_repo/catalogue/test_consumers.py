@@ -86,10 +86,12 @@ def test_summary_shows_state_age_coverage_drift_and_consumers(catalogue: Catalog
     ("hours", "freshness"),
     [(0, "fresh"), (36, "fresh"), (36.5, "late"), (72, "late"), (72.5, "outside_max_age")],
 )
-def test_summary_says_late_before_it_says_outside_max_age(catalogue: Catalogue, hours: float, freshness: str) -> None:
-    add_candidate(catalogue, "ctr_v1")
-    make_visible(catalogue, "ctr_v1", 0)
-    assert catalogue.summaries(cutoff(0) + timedelta(hours=hours))[0].freshness == freshness
+def test_summary_says_late_before_it_says_outside_max_age(
+    file_catalogue: Catalogue, hours: float, freshness: str
+) -> None:
+    add_candidate(file_catalogue, "ctr_v1")
+    make_visible(file_catalogue, "ctr_v1", 0)
+    assert file_catalogue.summaries(cutoff(0) + timedelta(hours=hours))[0].freshness == freshness
 
 
 def test_summary_of_a_version_without_days(catalogue: Catalogue) -> None:

@@ -74,11 +74,11 @@ def test_newest_day_is_the_newest_visible_one(catalogue: Catalogue) -> None:
     ],
     ids=" ".join,
 )
-def test_day_takes_the_states_of_a_refresh(catalogue: Catalogue, path: tuple[DayState, ...]) -> None:
-    add_backfilling(catalogue, "ctr_v1")
+def test_day_takes_the_states_of_a_refresh(file_catalogue: Catalogue, path: tuple[DayState, ...]) -> None:
+    add_backfilling(file_catalogue, "ctr_v1")
     for state in path:
-        catalogue.put_day(day("ctr_v1", 0, state))
-    recorded = [each.after for each in catalogue.transitions() if each.subject.startswith("day ctr_v1")]
+        file_catalogue.put_day(day("ctr_v1", 0, state))
+    recorded = [each.after for each in file_catalogue.transitions() if each.subject.startswith("day ctr_v1")]
     assert recorded == [state for state, before in zip(path, (None, *path), strict=False) if state != before]
 
 
@@ -95,12 +95,12 @@ def test_day_takes_the_states_of_a_refresh(catalogue: Catalogue, path: tuple[Day
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_day_takes_no_other_states(catalogue: Catalogue, path: tuple[DayState, ...], message: str) -> None:
-    add_backfilling(catalogue, "ctr_v1")
+def test_day_takes_no_other_states(file_catalogue: Catalogue, path: tuple[DayState, ...], message: str) -> None:
+    add_backfilling(file_catalogue, "ctr_v1")
     for state in path[:-1]:
-        catalogue.put_day(day("ctr_v1", 0, state))
+        file_catalogue.put_day(day("ctr_v1", 0, state))
     with pytest.raises(WrongStateError, match=message):
-        catalogue.put_day(day("ctr_v1", 0, path[-1]))
+        file_catalogue.put_day(day("ctr_v1", 0, path[-1]))
 
 
 def test_visible_day_keeps_its_snapshots(catalogue: Catalogue) -> None:

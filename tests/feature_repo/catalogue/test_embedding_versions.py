@@ -131,10 +131,10 @@ def test_move_tells_who_was_first(catalogue: Catalogue) -> None:
 
 
 @pytest.mark.parametrize("to", [CANDIDATE, VersionState.LIVE, VersionState.RETIRED, VersionState.PRUNED])
-def test_move_makes_no_other_moves(catalogue: Catalogue, to: VersionState) -> None:
-    catalogue.create_version(version("ctr_v1", space_id="0123456789ab"), **ALICE)
+def test_move_makes_no_other_moves(file_catalogue: Catalogue, to: VersionState) -> None:
+    file_catalogue.create_version(version("ctr_v1", space_id="0123456789ab"), **ALICE)
     with pytest.raises(WrongStateError, match=f"got a move from training to {to}"):
-        catalogue.move_version("ctr_v1", to, expected=TRAINING, **ALICE)
+        file_catalogue.move_version("ctr_v1", to, expected=TRAINING, **ALICE)
 
 
 def test_candidate_must_have_a_space_id(catalogue: Catalogue) -> None:
@@ -204,12 +204,12 @@ def test_version_is_served_through_a_newer_one_that_names_it(catalogue: Catalogu
     ids=["no parent", "not ready", "another model"],
 )
 def test_version_is_served_through_nothing_else(
-    catalogue: Catalogue, newer: str, parents: tuple[str, ...], ready: bool
+    file_catalogue: Catalogue, newer: str, parents: tuple[str, ...], ready: bool
 ) -> None:
-    add_candidate(catalogue, "ctr_v1")
-    (add_candidate if ready else add_backfilling)(catalogue, newer, parents=parents)
+    add_candidate(file_catalogue, "ctr_v1")
+    (add_candidate if ready else add_backfilling)(file_catalogue, newer, parents=parents)
     with pytest.raises(CatalogueError, match="must be served through a newer version of ctr that names it as parent"):
-        catalogue.update_version("ctr_v1", served_through=newer)
+        file_catalogue.update_version("ctr_v1", served_through=newer)
 
 
 def test_version_that_serves_another_cannot_be_retired(catalogue: Catalogue) -> None:

@@ -198,7 +198,7 @@ def test_live_release_cannot_be_the_shadow(catalogue: Catalogue) -> None:
 @pytest.mark.parametrize(
     ("name", "share"), [("r-1", 0.0), ("r-1", 1.5), ("r-1", -0.1), ("r-1", float("nan")), (None, 0.5)]
 )
-def test_shadow_refuses_a_share_that_cannot_be(catalogue: Catalogue, name: str | None, share: float) -> None:
-    add_release(catalogue, "r-1", "ctr_v1")
+def test_shadow_refuses_a_share_that_cannot_be(file_catalogue: Catalogue, name: str | None, share: float) -> None:
+    add_release(file_catalogue, "r-1", "ctr_v1")
     with pytest.raises(ValueError, match="share must be above 0 and at most 1"):
-        catalogue.shadow(name, share, **ALICE)
+        file_catalogue.shadow(name, share, **ALICE)

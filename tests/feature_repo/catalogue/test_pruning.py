@@ -40,9 +40,9 @@ def test_prune_repeated_by_the_same_step_is_no_change_and_by_another_is_told(cat
 
 
 @pytest.mark.parametrize("subject", ["version ctr_v1", "release r-1"])
-def test_prune_only_from_retired(catalogue: Catalogue, subject: str) -> None:
-    add_release(catalogue, "r-1", "ctr_v1")
-    for refused in (catalogue.check_prunable, lambda each: catalogue.mark_pruned(each, **ALICE)):
+def test_prune_only_from_retired(file_catalogue: Catalogue, subject: str) -> None:
+    add_release(file_catalogue, "r-1", "ctr_v1")
+    for refused in (file_catalogue.check_prunable, lambda each: file_catalogue.mark_pruned(each, **ALICE)):
         with pytest.raises(WrongStateError, match=r"be retired to be pruned \(got candidate\)"):
             refused(subject)
 
@@ -57,9 +57,9 @@ def test_version_that_a_service_reads_since_it_was_retired_is_not_pruned(catalog
 
 
 @pytest.mark.parametrize("subject", ["ctr_v1", "day ctr_v1", "version ", "version ctr_v9", "release r-9"])
-def test_prune_of_what_is_no_subject_is_refused(catalogue: Catalogue, subject: str) -> None:
+def test_prune_of_what_is_no_subject_is_refused(file_catalogue: Catalogue, subject: str) -> None:
     with pytest.raises(UnknownSubjectError):
-        catalogue.mark_pruned(subject, **ALICE)
+        file_catalogue.mark_pruned(subject, **ALICE)
 
 
 def test_pruned_version_is_not_changed_any_more(catalogue: Catalogue) -> None:

@@ -91,12 +91,12 @@ def test_release_must_name_a_version(catalogue: Catalogue) -> None:
 
 
 @pytest.mark.parametrize("state", ["live", "superseded"])
-def test_release_may_name_versions_that_were_promoted(catalogue: Catalogue, state: str) -> None:
-    add_live(catalogue, "r-1", "ctr_v1")
+def test_release_may_name_versions_that_were_promoted(file_catalogue: Catalogue, state: str) -> None:
+    add_live(file_catalogue, "r-1", "ctr_v1")
     if state == "superseded":
-        add_live(catalogue, "r-2", "ctr_v2")
-    assert states(catalogue)["ctr_v1"] == state
-    assert catalogue.create_release(release("r-3", "ctr_v1"), **ALICE).state == ReleaseState.CANDIDATE
+        add_live(file_catalogue, "r-2", "ctr_v2")
+    assert states(file_catalogue)["ctr_v1"] == state
+    assert file_catalogue.create_release(release("r-3", "ctr_v1"), **ALICE).state == ReleaseState.CANDIDATE
 
 
 def test_release_of_a_retired_version_is_refused(catalogue: Catalogue) -> None:
