@@ -80,7 +80,9 @@ class Join:
         is_one_block = self.rows.num_rows - first_row <= num_rows
         with ExitStack() as threads, ExitStack() as stack:
             # One pool for all blocks: memory that a thread has used is not always given back when it ends.
-            pool = threads.enter_context(ThreadPoolExecutor(self._threads, thread_name_prefix="join"))
+            # Nobody waits for them at the end: a stream that is given up is collected anywhere, see `prefetched`.
+            pool = ThreadPoolExecutor(self._threads, thread_name_prefix="join")
+            threads.callback(pool.shutdown, wait=False, cancel_futures=True)
             connection = stack.enter_context(self.engine.connect())
             parts: list[tuple[Matcher, Gather]] = []
             for block in self.rows.blocks(num_rows, first_row):

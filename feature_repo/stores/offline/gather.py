@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import zip_longest
 from threading import Lock
@@ -14,7 +15,7 @@ import pyarrow as pa
 from feature_repo.stores.offline.pages import PAGE_ROWS, read_pages, row_groups
 from feature_repo.stores.offline.snapshots import References, Snapshots
 from feature_repo.stores.offline.take import Column, Indices, column_of, whole
-from feature_repo.stores.prefetch import prefetch
+from feature_repo.stores.prefetch import prefetched
 
 NO_MATCH = -1
 """Reference of an entity row that nothing matches."""
@@ -94,12 +95,16 @@ class _Plan:
         Args:
             is_ahead: Whether a thread of its own decodes the next page.
         """
-        pages = self.gather.pages(group)
-        for number, page in prefetch(pages) if is_ahead else pages:
-            first, last = self.bounds[number : number + 2]
-            if first < last:
-                for column, values in zip(self.columns, page.columns, strict=True):
-                    column.put(self.positions[first:last], whole(values), self.rows[first:last])
+        decoded = self.gather.pages(group)
+        with prefetched(decoded) if is_ahead else nullcontext(decoded) as pages:
+            for number, page in pages:
+                self._put(number, page)
+
+    def _put(self, number: int, page: pa.Table) -> None:
+        first, last = self.bounds[number : number + 2]
+        if first < last:
+            for column, values in zip(self.columns, page.columns, strict=True):
+                column.put(self.positions[first:last], whole(values), self.rows[first:last])
 
     def finish(self) -> pa.Table:
         """The features."""

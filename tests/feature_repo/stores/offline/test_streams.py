@@ -1,6 +1,7 @@
 """Results as streams and files, limits of the store, and what is left when something fails."""
 
 import resource
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -249,3 +250,22 @@ def test_file_with_damaged_pages_is_no_result(store: FeatureStore, tmp_path: Pat
     damage_pages(tmp_path / "sales" / "2.parquet")
     with pytest.raises(Exception, match=r"2\.parquet"):
         store.get_historical_features(ROWS, NAMES).to_arrow()
+
+
+def test_stream_that_is_given_up_does_not_wait_for_its_threads(store: FeatureStore) -> None:
+    stream = [store.get_historical_features(ROWS, NAMES).to_record_batches(900)]
+    stream[0].read_next_batch()
+    may_go, is_gone = threading.Event(), threading.Event()
+
+    def give_up() -> None:
+        may_go.wait()
+        stream.clear()
+        is_gone.set()
+
+    collector = threading.Thread(target=give_up, daemon=True)
+    collector.start()
+    # Python holds this lock while a thread starts, which is where the garbage collector may meet the stream.
+    with threading._shutdown_locks_lock:  # type: ignore[attr-defined]
+        may_go.set()
+        assert is_gone.wait(5)
+    collector.join()
