@@ -45,7 +45,7 @@ test: setup ## Do all set-up, then lint, types and every test.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --maxfail 20 $(ARGS)
 
 check: test ## The same as `make test`: exactly what CI runs.
 

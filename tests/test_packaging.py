@@ -110,7 +110,7 @@ def test_make_test_lints_checks_types_and_runs_pytest_last() -> None:
         "ruff check .",
         "ruff format --check .",
         "mypy",
-        "python -m pytest $(ARGS)",
+        "OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --maxfail 20 $(ARGS)",
     ]
 
 
