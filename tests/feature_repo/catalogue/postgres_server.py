@@ -13,7 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from sqlalchemy import NullPool, create_engine
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
 
 _START_TIMEOUT_S = 30.0
 _SETTINGS = ("listen_addresses=", "fsync=off", "full_page_writes=off", "shared_buffers=16MB", "max_connections=40")
@@ -43,9 +45,10 @@ def running() -> Iterator[URL]:
         command = [str(_program("postgres")), "-D", data, "-k", str(folder), *options]
         with subprocess.Popen(command, user=account, cwd=folder, stderr=subprocess.DEVNULL) as server:
             try:
-                _wait_for(folder / ".s.PGSQL.5432")
                 query = {"host": str(folder)}
-                yield URL.create("postgresql+psycopg", username="headwater", database="postgres", query=query)
+                url = URL.create("postgresql+psycopg", username="headwater", database="postgres", query=query)
+                _wait_until_it_answers(url)
+                yield url
             finally:
                 # At once: nothing in the folder is kept.
                 server.send_signal(signal.SIGQUIT)
@@ -62,10 +65,16 @@ def _account() -> str | None:
     return next((each.pw_name for each in pwd.getpwall() if each.pw_name == "postgres"), None)
 
 
-def _wait_for(socket_file: Path) -> None:
+def _wait_until_it_answers(url: URL) -> None:
+    """The socket is there a moment before the server takes connections."""
+    engine = create_engine(url, poolclass=NullPool)
     deadline = time.monotonic() + _START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if socket_file.exists():
+    while True:
+        try:
+            engine.connect().close()
+        except OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
             return
-        time.sleep(0.02)
-    raise TimeoutError(f"PostgreSQL must listen on {socket_file} within {_START_TIMEOUT_S} seconds")
