@@ -34,7 +34,7 @@ from feature_repo.stores.engine.rows import Layout, NewestRows, digest, layout_o
 from feature_repo.stores.engine.snapshots import SnapshotRows
 from feature_repo.stores.engine.writer import ChunkWriter, LostRowsError
 from feature_repo.stores.offline.asof_store import AsofOfflineStore, Size, engine_of
-from feature_repo.stores.prefetch import prefetched
+from feature_repo.stores.prefetch import prefetch
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ class _Run:
 
     def write(self, chunk_rows: int, advance: Callable[[int], Any]) -> None:
         """Write what is not written yet, and see that all of it is there."""
-        with prefetched(self._rows.tables(self._names, self._journal.rows, chunk_rows)) as tables:
+        with prefetch(self._rows.tables(self._names, self._journal.rows, chunk_rows)) as tables:
             for table in tables:
                 self._write_chunk(table)
                 advance(table.num_rows)

@@ -80,7 +80,8 @@ class Join:
         is_one_block = self.rows.num_rows - first_row <= num_rows
         with ExitStack() as threads, ExitStack() as stack:
             # One pool for all blocks: memory that a thread has used is not always given back when it ends.
-            # Nobody waits for them at the end: a stream that is given up is collected anywhere, see `prefetched`.
+            # Nobody waits for them at the end: a stream that is given up is collected anywhere, even
+            # where Python holds its lock of all threads, which one that ends needs.
             pool = ThreadPoolExecutor(self._threads, thread_name_prefix="join")
             threads.callback(pool.shutdown, wait=False, cancel_futures=True)
             connection = stack.enter_context(self.engine.connect())

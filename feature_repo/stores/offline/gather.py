@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import zip_longest
 from threading import Lock
@@ -15,7 +14,7 @@ import pyarrow as pa
 from feature_repo.stores.offline.pages import PAGE_ROWS, read_pages, row_groups
 from feature_repo.stores.offline.snapshots import References, Snapshots
 from feature_repo.stores.offline.take import Column, Indices, column_of, whole
-from feature_repo.stores.prefetch import prefetched
+from feature_repo.stores.prefetch import prefetch
 
 NO_MATCH = -1
 """Reference of an entity row that nothing matches."""
@@ -95,16 +94,12 @@ class _Plan:
         Args:
             is_ahead: Whether a thread of its own decodes the next page.
         """
-        decoded = self.gather.pages(group)
-        with prefetched(decoded) if is_ahead else nullcontext(decoded) as pages:
+        with prefetch(self.gather.pages(group), is_ahead=is_ahead) as pages:
             for number, page in pages:
-                self._put(number, page)
-
-    def _put(self, number: int, page: pa.Table) -> None:
-        first, last = self.bounds[number : number + 2]
-        if first < last:
-            for column, values in zip(self.columns, page.columns, strict=True):
-                column.put(self.positions[first:last], whole(values), self.rows[first:last])
+                first, last = self.bounds[number : number + 2]
+                if first < last:
+                    for column, values in zip(self.columns, page.columns, strict=True):
+                        column.put(self.positions[first:last], whole(values), self.rows[first:last])
 
     def finish(self) -> pa.Table:
         """The features."""

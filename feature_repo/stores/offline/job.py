@@ -16,7 +16,7 @@ from feast.saved_dataset import SavedDatasetStorage
 from feature_repo.stores.offline.pages import rechunk
 from feature_repo.stores.offline.snapshots import local_source, parquet_files, source_path
 from feature_repo.stores.offline.write import write_tables
-from feature_repo.stores.prefetch import prefetched
+from feature_repo.stores.prefetch import prefetch
 
 _WHOLE_BLOCK_BYTES = 1 << 30
 """Memory of the blocks that a result held whole is made of."""
@@ -107,7 +107,7 @@ class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
         if target.exists() and not allow_overwrite:
             raise FileExistsError(f"{target} must not exist yet (got one); pass allow_overwrite=True to replace it")
         reader = self.to_record_batches()
-        with prefetched(pa.Table.from_batches([batch]) for batch in reader) as tables:
+        with prefetch(pa.Table.from_batches([batch]) for batch in reader) as tables:
             return write_tables(target, reader.schema, tables)
 
     def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:  # noqa: ARG002

@@ -21,7 +21,7 @@ from feature_repo.stores.packed.checks import checked_table
 from feature_repo.stores.packed.reads import PackedReads
 from feature_repo.stores.packed.rows import RowChunk, batch_chunks, check_key_version, table_chunks
 from feature_repo.stores.packed.times import encode_times
-from feature_repo.stores.prefetch import prefetched
+from feature_repo.stores.prefetch import prefetch
 from feature_repo.stores.redis.errors import check_written, named_errors
 from feature_repo.stores.redis.pipeline import bulk, command, exchange
 from feature_repo.stores.redis.reading import HashRequest, field_names, read_hashes, time_field
@@ -59,8 +59,8 @@ class PackedRedisOnlineStore(PackedReads, RedisOnlineStore):  # type: ignore[mis
         check_key_version(config, view.name)
         chunks = table_chunks(checked_table(view, table), num_rows=CHUNK_ROWS, key_suffix=config.project.encode())
         # The next commands are made while the server works on these.
-        with prefetched(_with_commands(config, view, chunks)) as commands:
-            return self._write(config, view, commands, progress)
+        with prefetch(_with_commands(config, view, chunks), is_ahead=table.num_rows > CHUNK_ROWS) as ready:
+            return self._write(config, view, ready, progress)
 
     def online_write_batch(
         self, config: RepoConfig, table: FeatureView, data: list[Any], progress: Callable[[int], Any] | None

@@ -24,7 +24,7 @@ from feature_repo.stores.packed.checks import checked_table
 from feature_repo.stores.packed.reads import PackedReads
 from feature_repo.stores.packed.rows import KEY_VERSION, RowChunk, batch_chunks, check_key_version, table_chunks
 from feature_repo.stores.packed.times import NO_TIME, to_datetime
-from feature_repo.stores.prefetch import prefetched
+from feature_repo.stores.prefetch import prefetch
 from feature_repo.stores.sqlite.cells import TableWriter, add_micros_column, read_table
 
 CHUNK_ROWS = 10_000
@@ -86,8 +86,8 @@ class PackedSqliteOnlineStore(PackedReads, SqliteOnlineStore):  # type: ignore[m
         check_key_version(config, view.name)
         chunks = table_chunks(checked_table(view, table), num_rows=CHUNK_ROWS, by_key=True)
         # The next rows are encoded while these are inserted.
-        with prefetched(chunks) as encoded:
-            return self._write(config, view, encoded, progress)
+        with prefetch(chunks, is_ahead=table.num_rows > CHUNK_ROWS) as ready:
+            return self._write(config, view, ready, progress)
 
     def online_write_batch(
         self, config: RepoConfig, table: FeatureView, data: list[Any], progress: Callable[[int], Any] | None
