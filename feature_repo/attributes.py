@@ -7,7 +7,7 @@ from feast.types import Array, FeastType, Float32, Float64, Int64, String
 
 from feature_repo.contract import ENTITIES, AttributeField, RepoManifest, attributes_view, ttl
 from feature_repo.entities import BY_NAME, OWNER, join_key_field, tags
-from feature_repo.sources import snapshot_source
+from feature_repo.sources import pushed_source
 
 _TYPES: dict[str, FeastType] = {"int64": Int64, "float": Float64, "string": String}
 
@@ -24,7 +24,7 @@ def _attributes(manifest: RepoManifest, entity: str) -> FeatureView:
         entities=[BY_NAME[entity]],
         ttl=ttl(manifest.attributes_ttl_hours),
         schema=[join_key_field(entity), *(_field(item) for item in manifest.attributes(entity))],
-        source=snapshot_source(name),
+        source=pushed_source(name),
         tags=tags(manifest, kind="attributes"),
         owner=OWNER,
         description=f"Attributes of a {entity} as the dataset declares them.",

@@ -15,7 +15,7 @@ from feature_repo.contract import (
     ttl,
 )
 from feature_repo.entities import BY_NAME, OWNER, join_key_field, tags
-from feature_repo.sources import snapshot_source
+from feature_repo.sources import pushed_source
 
 
 def embedding_views(manifest: RepoManifest) -> list[FeatureView]:
@@ -33,7 +33,7 @@ def _embedding(manifest: RepoManifest, entity: str, version: EmbeddingVersion) -
         entities=[BY_NAME[entity]],
         ttl=ttl(version.ttl_hours),
         schema=[join_key_field(entity), _vector(version), Field(name=DATA_CUTOFF_FIELD, dtype=UnixTimestamp)],
-        source=snapshot_source(name),
+        source=pushed_source(name),
         tags=tags(manifest, kind="embedding", upstream_model=version.model, embedding_version=version.key),
         owner=OWNER,
         description=f"{entity.capitalize()} vectors of embedding version {version.key}, {version.dim} wide.",

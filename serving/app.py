@@ -14,7 +14,8 @@ from serving.errors import install_error_handlers
 from serving.follower import Follower
 from serving.logs import configure_logging
 from serving.metrics import Metrics
-from serving.routes import features, health, metrics, rank, recommend, releases
+from serving.pushes import Pushes
+from serving.routes import features, health, metrics, push, rank, recommend, releases
 from serving.settings import Settings
 
 DESCRIPTION = "Ranked Pins and online features, every answer from one release. Every error has the same JSON form."
@@ -53,9 +54,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.token = settings.write_token()
     app.state.metrics = Metrics()
     app.state.follower = Follower(settings, app.state.metrics)
+    app.state.pushes = Pushes(settings)
     install_error_handlers(app)
     app.add_middleware(JsonBodies)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    for module in (recommend, rank, features, releases, health, metrics):
+    for module in (recommend, rank, features, push, releases, health, metrics):
         app.include_router(module.router)
     return app

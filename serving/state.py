@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from serving.errors import NotReadyError
 from serving.follower import Follower
 from serving.metrics import Metrics
+from serving.pushes import Pushes
 from serving.recommender import Recommender
 from serving.shadow import Shadow
 
@@ -28,8 +29,15 @@ async def get_metrics(request: Request) -> Metrics:
     return metrics
 
 
+async def get_pushes(request: Request) -> Pushes:
+    """What pushes into the app's run."""
+    pushes: Pushes = request.app.state.pushes
+    return pushes
+
+
 Following = Annotated[Follower, Depends(get_follower)]
 Measured = Annotated[Metrics, Depends(get_metrics)]
+Pushing = Annotated[Pushes, Depends(get_pushes)]
 
 
 async def get_recommender(follower: Following) -> Recommender:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from trainers.commands import check, experiment, init, refresh, release, run, serve, status, version
+from trainers.commands import check, experiment, init, push, refresh, release, run, serve, status, version
 from trainers.commands.exits import EPILOG
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ for _name, _summary in run.STEP_COMMANDS.items():
     run.add_command(app, _name, _summary, only=_name)
 release.add_command(app)
 refresh.add_command(app)
+push.add_command(app)
 experiment.add_command(app)
 version.add_command(app)
 serve.add_command(app)

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast import FeatureView, Field
 
+REBUILD = "rebuild its snapshot and run again"
+
 
 class InvalidRowsError(ValueError):
     """A row of a feature view must not be served."""
@@ -25,7 +27,7 @@ def required_vectors(view: FeatureView) -> set[str]:
     return {field.name for field in view.features if field.vector_index}
 
 
-def check_rows(view: FeatureView, keys: Sequence[str], table: pa.Table) -> None:
+def check_rows(view: FeatureView, keys: Sequence[str], table: pa.Table, remedy: str = REBUILD) -> None:
     """Refuse null keys, and vectors that are null, of another width or not finite.
 
     A vector may be null where the view only declares its width, as for attributes that not every Pin has.
@@ -33,11 +35,14 @@ def check_rows(view: FeatureView, keys: Sequence[str], table: pa.Table) -> None:
     Raises:
         InvalidRowsError: With the view, the key of the first such row and what is wrong with it.
     """
-    for key in keys:
-        _refuse(view, keys, table, pc.is_null(table[key]), f"join key {key} must not be null (got null)")
-    required = required_vectors(view)
-    for name, width in vector_widths(view).items():
-        _check_vector(view, keys, table, name, width, name in required)
+    try:
+        for key in keys:
+            _refuse(view, keys, table, pc.is_null(table[key]), f"join key {key} must not be null (got null)")
+        required = required_vectors(view)
+        for name, width in vector_widths(view).items():
+            _check_vector(view, keys, table, name, width, name in required)
+    except InvalidRowsError as error:
+        raise InvalidRowsError(f"{error}; {remedy}") from None
 
 
 def _width(field: Field) -> int:
@@ -79,6 +84,4 @@ def _refuse(
     key = ", ".join(f"{name}={table[name][first].as_py()!r}" for name in keys)
     value = "" if found is None else f" (got {found[first].as_py()})"
     others = f", and {len(rows) - 1} more rows near it" if len(rows) > 1 else ""
-    raise InvalidRowsError(
-        f"feature view {view.name}, {key}: {reason}{value}{others}; rebuild its snapshot and run again"
-    )
+    raise InvalidRowsError(f"feature view {view.name}, {key}: {reason}{value}{others}")

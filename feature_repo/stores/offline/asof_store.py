@@ -20,6 +20,7 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import RepoConfig
 from pydantic import AfterValidator, Field, StrictInt, StrictStr
 
+from feature_repo.stores.engine.checks import check_rows, vector_widths
 from feature_repo.stores.offline.asof_join import Engine
 from feature_repo.stores.offline.block_join import Join
 from feature_repo.stores.offline.entity_rows import EntityFrame, read_entity_rows
@@ -120,8 +121,10 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
 
         Raises:
             ValueError: The source is no local folder or file, or columns, types or values are not those of the source.
+            InvalidRowsError: A vector is null, of another width or not finite: no materialization would take it.
             OSError: The disk is full or the folder cannot be written; nothing was added.
         """
+        _check_vectors(feature_view, table)
         source = local_source(feature_view.batch_source, f"feature view {feature_view.name}")
         append_rows(source, _repo(config), table, feature_view.name, required_columns(feature_view))
         if progress:
@@ -184,6 +187,18 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         names = [*join_key_columns, *feature_name_columns]
         snapshots = _snapshots(config, data_source, timestamp_field, created_timestamp_column)
         return _pull_job(config, snapshots, names, start_date, end_date, None)
+
+
+def _check_vectors(view: FeatureView, table: pa.Table) -> None:
+    """Refuse vectors that would stop the next materialization; what is no list at all is told with the types."""
+    keys, vectors = [key.name for key in view.entity_columns], list(vector_widths(view))
+    has_all = {*keys, *vectors} <= set(table.column_names)
+    if has_all and all(_is_list(table[name].type) for name in vectors):
+        check_rows(view, keys, table, remedy="correct it; nothing of the table was written")
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _pull_job(

@@ -63,7 +63,9 @@ def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> i
     return num_rows
 
 
-def append_rows(source: FileSource, repo_path: Path, table: pa.Table, view: str, required: list[str]) -> Path:
+def append_rows(
+    source: FileSource, repo_path: Path, table: pa.Table, view: str, required: list[str], name: str | None = None
+) -> Path:
     """Add rows to a source, whole or not at all: one more file of a folder, or the one file written again with them.
 
     Writers of one file take turns; a reader of it sees it as it was or as it is. A folder costs as much as the rows, a
@@ -71,6 +73,7 @@ def append_rows(source: FileSource, repo_path: Path, table: pa.Table, view: str,
 
     Args:
         required: Columns in the files that must not be null: keys and event_timestamp.
+        name: Of the file in a folder: rows under the same name again take its place. A new one when not given.
 
     Raises:
         ValueError: The source is a glob, or columns, types or values are not those of the source.
@@ -83,7 +86,7 @@ def append_rows(source: FileSource, repo_path: Path, table: pa.Table, view: str,
     newest = find_files(source, repo_path, f"feature view {view}")[-1] if files else None
     rows = _conform(source, table, newest, view, required)
     if path.suffix != ".parquet" and not path.is_file():
-        added = path / f"appended-{uuid.uuid4().hex}.parquet"
+        added = path / f"appended-{name or uuid.uuid4().hex}.parquet"
         write_tables(added, rows.schema, [rows])
         return added
     with _alone(path):
@@ -107,7 +110,7 @@ def _conform(source: FileSource, table: pa.Table, newest: Path | None, view: str
         rows = table.rename_columns([renamed.get(name, name) for name in table.column_names])
         rows = rows.replace_schema_metadata(None)
     else:
-        schema = read_footer(newest, f"feature view {view}").schema.remove_metadata()
+        schema = _nullable(read_footer(newest, f"feature view {view}").schema)
         names = [renamed.get(name, name) if name not in schema.names else name for name in table.column_names]
         absent, extra = sorted(set(schema.names) - set(names)), sorted(set(names) - set(schema.names))
         if absent or extra:
@@ -120,6 +123,11 @@ def _conform(source: FileSource, table: pa.Table, newest: Path | None, view: str
         if name not in rows.column_names or rows[name].null_count:
             raise ValueError(f"rows of {view} must all have {name} (got columns {rows.column_names}, with nulls in it)")
     return rows
+
+
+def _nullable(schema: pa.Schema) -> pa.Schema:
+    """The schema of files that may hold nulls: some writers call a column that happens to have none required."""
+    return pa.schema([field.with_nullable(True).remove_metadata() for field in schema])
 
 
 def _cast(table: pa.Table, schema: pa.Schema, view: str) -> pa.Table:

@@ -17,6 +17,7 @@ from feast import FeatureView, RepoConfig
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import extract_text_and_num
 
+from feature_repo.stores.packed.batch_checks import check_vectors
 from feature_repo.stores.packed.checks import CheckedTable
 from feature_repo.stores.packed.encode import encode
 from feature_repo.stores.packed.entity_keys import entity_keys
@@ -133,10 +134,14 @@ def batch_chunks(
     """Rows of Feast's `online_write_batch`, one chunk per set of features that they hold.
 
     Args:
-        view: For its name in errors.
+        view: Its declared vectors are checked.
         data: Entity key, values by feature, event and created timestamp; naive ones are UTC.
+
+    Raises:
+        PackedWriteError: A vector is null, of another width or not finite.
     """
     check_key_version(config, view.name)
+    check_vectors(view, data)
     groups: dict[tuple[str, ...], list[Any]] = {}
     for row in data:
         groups.setdefault(tuple(row[1]), []).append(row)
