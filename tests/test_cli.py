@@ -369,10 +369,11 @@ def test_serve_starts_the_factory_on_the_run(tmp_path: Path, monkeypatch: pytest
     release = ReleaseRecord(id="r-1", folder="releases/r-1", manifest_sha256="0" * 64, versions={"ctr_v1": "0" * 12})
     catalogue.create_release(release, **author)
     catalogue.promote("r-1", **author)
-    invoke("serve", "--run", "a", "--port", "9090")
-    assert calls == [
-        ("serving.app:create_app", {"factory": True, "host": "127.0.0.1", "port": 9090, "log_level": "info"})
-    ]
+    invoke("serve", "--run", "a", "--port", "9090", "--workers", "2")
+    ((factory, options),) = calls
+    assert (factory, options["factory"]) == ("serving.app:create_app", True)
+    asked = {name: options[name] for name in ("host", "port", "workers", "log_level")}
+    assert asked == {"host": "127.0.0.1", "port": 9090, "workers": 2, "log_level": "info"}
     assert os.environ[serve.RUN_VARIABLE] == str(tmp_path / "a")
 
 

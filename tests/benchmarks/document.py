@@ -17,6 +17,7 @@ from tests.benchmarks.collect import STEP, TESTS
 from tests.benchmarks.feast_client import FEAST_CLIENT
 from tests.benchmarks.figures import tables
 from tests.benchmarks.figures.results import ResultRow, Results, load
+from tests.benchmarks.figures.serving_tables import PROMOTE, serving_sections
 from tests.benchmarks.figures.store_tables import TITLES, store_sections
 from trainers.report.schema import Report
 
@@ -41,7 +42,15 @@ def documents(results: Results, readme: str) -> dict[Path, str]:
 def benchmarks_text(results: Results) -> str:
     """The text of `docs/benchmarks.md`."""
     return "\n".join(
-        [INTRODUCTION, *_runs(results), *_lift(results), *_client(results), *_stores(results), *_tests(results)]
+        [
+            INTRODUCTION,
+            *_runs(results),
+            *_lift(results),
+            *_client(results),
+            *_stores(results),
+            *serving_sections(results.named(PROMOTE)),
+            *_tests(results),
+        ]
     )
 
 

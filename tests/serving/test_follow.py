@@ -100,6 +100,25 @@ def test_release_before_is_freed_after_its_last_request(changing_run: Path) -> N
             gc.enable()
 
 
+def test_files_of_releases_that_were_live_are_closed(changing_run: Path) -> None:
+    def handles() -> int:
+        links = [each for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+        return sum(str(each.readlink()).startswith(str(changing_run)) for each in links)
+
+    with served(changing_run) as (client, _, catalogue):
+        gc.disable()
+        try:
+            most = 0
+            for turn in range(6):
+                release = ("tiny-2", "tiny-1")[turn % 2]
+                catalogue.promote(release, who="a@b", why=f"turn {turn}")
+                assert settled(lambda: recommend(client)["release"] == release)  # noqa: B023
+                most = max(most, handles()) if turn < 2 else most
+            assert settled(lambda: handles() <= most)
+        finally:
+            gc.enable()
+
+
 def test_request_that_began_before_a_promotion_ends_with_its_own_release(
     changing_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

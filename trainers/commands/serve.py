@@ -14,7 +14,10 @@ from trainers.commands.options import DebugOption, ExistingRunOption
 RUN_VARIABLE = "HEADWATER_RUN"
 HIGHEST_PORT = 65535
 APP_FACTORY = "serving.app:create_app"
+START_PATIENCE_S = 120
+"""How long a worker process may be silent: importing Feast keeps it from answering its supervisor."""
 PortOption = Annotated[int, typer.Option("--port", metavar="N", help="Port to listen on.")]
+WorkersOption = Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Processes that answer.")]
 HostOption = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")]
 
 
@@ -26,6 +29,7 @@ def add_command(app: typer.Typer) -> None:
         run: ExistingRunOption,
         port: PortOption = 8080,
         host: HostOption = "127.0.0.1",
+        workers: WorkersOption = 1,
         debug: DebugOption = False,
     ) -> None:
         """Serve recommendations from a run over HTTP."""
@@ -33,7 +37,7 @@ def add_command(app: typer.Typer) -> None:
             if not 1 <= port <= HIGHEST_PORT:
                 raise ValueError(f"port must be in 1..{HIGHEST_PORT} (got {port}); give --port another")
             _check_release(run)
-            _serve(run, port=port, host=host, debug=debug)
+            _serve(run, port=port, host=host, workers=workers, debug=debug)
 
 
 def _check_release(run: Path) -> None:
@@ -46,8 +50,16 @@ def _check_release(run: Path) -> None:
         )
 
 
-def _serve(run: Path, *, port: int, host: str, debug: bool) -> None:
+def _serve(run: Path, *, port: int, host: str, workers: int, debug: bool) -> None:
     import uvicorn
 
     os.environ[RUN_VARIABLE] = str(run.resolve())
-    uvicorn.run(APP_FACTORY, factory=True, host=host, port=port, log_level="debug" if debug else "info")
+    uvicorn.run(
+        APP_FACTORY,
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        timeout_worker_healthcheck=START_PATIENCE_S,
+        log_level="debug" if debug else "info",
+    )

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
+from weakref import finalize
 
 import pyarrow as pa
 from feast import FeatureView, RepoConfig
@@ -134,6 +135,8 @@ class PackedSqliteOnlineStore(PackedReads, SqliteOnlineStore):  # type: ignore[m
         connection = super()._get_conn(config)
         if fresh:
             self._is_wal = False
+            # Python's connection is part of a reference cycle, so that nothing would close it with the store.
+            finalize(self, connection.close).atexit = False
             # Only for a file that is still empty; a third less to copy and to search than with SQLite's 4096.
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             connection.execute(f"PRAGMA busy_timeout = {config.online_store.busy_timeout_ms}")
