@@ -90,6 +90,31 @@ def test_conversion_of_a_quarantined_impression_is_quarantined_too(tmp_path: Pat
     assert report.tables["conversions"].reasons == {"conversion without its impression": 1}
 
 
+def test_conversions_of_impressions_outside_the_log_are_no_faults(tmp_path: Path) -> None:
+    tables = tiny_tables()
+    tables["conversions"] = {
+        "impression_id": [1, 2, 77, 78, None],
+        "event_timestamp": pa.array([at(4), at(4), at(2, 2), at(20), at(4)], TIME),
+        "kind": ["purchase"] * 5,
+    }
+    report, _ = ingest_tiny(tmp_path, tables, tiny_spec(quarantine_share=0.0))
+    assert report.tables["conversions"].reasons == {
+        "conversion of an impression outside the log": 2,
+        "conversion of no impression": 1,
+    }
+
+
+def test_conversions_that_hardly_fit_the_log_are_faults(tmp_path: Path) -> None:
+    tables = tiny_tables()
+    tables["conversions"] = {
+        "impression_id": [77, 78],
+        "event_timestamp": pa.array([at(2, 2), at(30)], TIME),
+        "kind": ["purchase"] * 2,
+    }
+    with pytest.raises(EventLogError, match="outside the log 2 such as '77'"):
+        ingest_tiny(tmp_path, tables)
+
+
 def test_exact_duplicate_of_a_conversion_is_quarantined(tmp_path: Path) -> None:
     tables = tiny_tables()
     tables["conversions"] = {

@@ -362,3 +362,30 @@ def test_worked_example_of_the_documentation_runs(tmp_path: Path) -> None:
     assert sum(table.quarantined for table in report.tables.values()) == 0
     assert report.label_rates["order"] is not None
     assert report.label_rates["order"] > 0
+
+
+def test_conversions_without_an_impression_go_to_the_latest_of_their_user_and_pin(folder: Path) -> None:
+    shown = (
+        "uid,item,page,shown,stars,action\n"
+        "7,70,home,1704186000,5,buy\n"
+        "7,70,home,1704276000,3,look\n"
+        "8,71,home,1704448800,4,\n"
+    )
+    (folder / "impressions.csv").write_text(shown)
+    orders = (
+        "who,what,when,amount\n"
+        "7,70,2024-01-02 12:00:00,1\n"  # after the first alone
+        "7,70,2024-01-03 12:00:00,2\n"  # after both: the second
+        "8,71,2024-01-12 08:00:00,4\n"  # outside its three days
+        "7,71,2024-01-05 08:00:00,8\n"  # never shown
+    )
+    (folder / "orders.csv").write_text(orders)
+    declared = tables()
+    del declared["impressions"]["columns"]["impression_id"]
+    declared["conversions"]["columns"] = {"user_id": "who", "pin_id": "what", "event_timestamp": "when"}
+    declared["conversions"]["columns"]["value"] = "amount"
+    report, log = ingested(folder, declaration() | {"tables": declared})
+    kept = log.conversions(*EVERYTHING)
+    assert dict(zip(kept["value"].to_pylist(), kept["impression_id"].to_pylist(), strict=True)) == {1.0: 1, 2.0: 2}
+    assert report.tables["conversions"].reasons == {"conversion of no impression": 2}
+    assert report.tables["conversions"].faulty_share == 0.0

@@ -24,7 +24,7 @@ from trainers.data.columns import (
 )
 from trainers.data.connection import literal, moment, quote
 from trainers.data.dataset import DatasetSpec
-from trainers.data.ingest_report import TableReport
+from trainers.data.ingest_report import EXPECTED, OF_NONE, OUTSIDE_LOG, TableReport
 
 _SHOWN_REASONS, _SHOWN_CHARACTERS = 3, 80
 
@@ -187,13 +187,24 @@ class Checker:
         kinds = ", ".join(literal(conversion.kind) for conversion in self._spec.conversions)
         impressions = self.impressions()
         yield "undeclared kind", f"kind NOT IN ({kinds})"
-        yield "conversion without its impression", f"impression_id NOT IN (SELECT impression_id FROM ({impressions}))"
+        yield OF_NONE, "impression_id IS NULL"
+        unknown = f"impression_id NOT IN (SELECT impression_id FROM ({impressions}))"
+        yield OUTSIDE_LOG, f"{unknown} AND NOT ({self._surely_inside(impressions)})"
+        yield "conversion without its impression", unknown
         joined = f"checked_{CONVERSIONS} AS c JOIN ({impressions}) AS i USING (impression_id)"
         yield (
             "conversion before its impression",
             f"row IN (SELECT c.row FROM {joined} WHERE c.event_timestamp < i.event_timestamp)",
         )
         yield "duplicate conversion", self._repeated(CONVERSIONS, "impression_id, kind, event_timestamp")
+
+    def _surely_inside(self, impressions: str) -> str:
+        """Condition of conversions whose impression, at most its attribution window earlier, must be in the log."""
+        first, last = (f"(SELECT {end}(event_timestamp) FROM ({impressions}))" for end in ("min", "max"))
+        windows = " ".join(
+            f"WHEN {literal(each.kind)} THEN INTERVAL {each.attribution_days} DAY" for each in self._spec.conversions
+        )
+        return f"event_timestamp <= {last} AND event_timestamp - CASE kind {windows} END >= {first}"
 
     def _count(self, table: str, ignored: tuple[str, ...]) -> TableReport:
         rows = self._connection.execute(
@@ -244,15 +255,16 @@ def check_share(table: str, report: TableReport, limit: float, quarantine: Path,
     Raises:
         EventLogError: The share of quarantined rows lies above `limit`; the text shows the first value of each reason.
     """
-    if report.quarantined_share <= limit:
+    if report.faulty_share <= limit:
         return
     top = ", ".join(
         f"{reason} {count:,}{_such_as(checker.example(table, reason))}"
         for reason, count in list(report.reasons.items())[:_SHOWN_REASONS]
+        if reason not in EXPECTED or report.faulty == report.quarantined
     )
     raise EventLogError(
-        f"bad rows in table {table} must stay at or below a share of {limit:g} (got {report.quarantined:,} of "
-        f"{report.read:,} = {report.quarantined_share:.4f}: {top}); look at {quarantine}, then fix the source or "
+        f"bad rows in table {table} must stay at or below a share of {limit:g} (got {report.faulty:,} of "
+        f"{report.read:,} = {report.faulty_share:.4f}: {top}); look at {quarantine}, then fix the source or "
         "raise `quarantine_share` of the dataset"
     )
 

@@ -6,7 +6,7 @@ The one place that knows which columns each table has, their SQL types and what 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from trainers.data.connection import quote
@@ -144,7 +144,8 @@ def table_columns(spec: DatasetSpec, table: str) -> tuple[Column, ...]:
         return (impression, user, pin, Column(name="surface", kind="text"), time, *labels, *_optional())
     if table == CONVERSIONS:
         value = Column(name="value", kind="number", required=False, nullable=True)
-        return (impression, time, Column(name="kind", kind="text"), value)
+        reference = replace(impression, nullable=True)
+        return (reference, time, Column(name="kind", kind="text"), value)
     if table == USERS:
         return (user, time, *map(_attribute, spec.user_attributes))
     if table == PINS:

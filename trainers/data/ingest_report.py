@@ -7,6 +7,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+OUTSIDE_LOG, OF_NONE = "conversion of an impression outside the log", "conversion of no impression"
+EXPECTED = frozenset({OUTSIDE_LOG, OF_NONE})
+"""Why rows are set aside though nothing is wrong with them: a log begins and ends somewhere, and people also buy what
+was not shown to them."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableReport:
@@ -27,9 +32,17 @@ class TableReport:
         return self.read - self.kept
 
     @property
-    def quarantined_share(self) -> float:
-        """Share of the rows that were set aside, 0 for an empty table."""
-        return self.quarantined / self.read if self.read else 0.0
+    def faulty(self) -> int:
+        """Rows that were set aside for a fault: all but those `EXPECTED`, unless hardly anything fits together."""
+        outside = self.reasons.get(OUTSIDE_LOG, 0)
+        if outside > self.kept or not self.kept:
+            return self.quarantined
+        return self.quarantined - outside - self.reasons.get(OF_NONE, 0)
+
+    @property
+    def faulty_share(self) -> float:
+        """Share of the rows that were set aside for a fault, 0 for an empty table."""
+        return self.faulty / self.read if self.read else 0.0
 
 
 def _mixed(rate: float | None) -> bool:

@@ -9,6 +9,7 @@ import duckdb
 from pydantic import Field, field_validator, model_validator
 
 from trainers.data.adapters.adapter import AdapterOptions
+from trainers.data.attribution import attributed, attributed_columns, is_attributed
 from trainers.data.columns import CONVERSIONS, IMPRESSIONS, PINS, USERS, table_columns
 from trainers.data.connection import connect, literal
 from trainers.data.dataset import DatasetSpec, SpecError, Strict, load_yaml
@@ -74,9 +75,11 @@ class OwnDataSpec(DatasetSpec):
                 raise ValueError(f"tables must have {what} because some are declared (got none); add tables.{what}")
         if self.tables.conversions and not self.conversions:
             raise ValueError("conversions must be declared for tables.conversions (got none); add their kinds")
-        if self.tables.conversions and "impression_id" not in self.tables.impressions.columns:
+        referring = [each for each in self.tables.conversions if not is_attributed(each)]
+        if referring and "impression_id" not in self.tables.impressions.columns:
             raise ValueError(
-                "tables.impressions.columns must map impression_id because conversions refer to it (got none)"
+                "tables.impressions.columns must map impression_id because conversions refer to it (got none); map it, "
+                "or map user_id and pin_id of the conversions"
             )
         if set(self.histories) != set(self.tables.histories):
             raise ValueError(
@@ -126,10 +129,7 @@ class OwnDataAdapter:
     def _stage_table(
         self, connection: duckdb.DuckDBPyConnection, table: str, staging: Path, options: AdapterOptions
     ) -> None:
-        columns = table_columns(self._declared, table)
-        keys = self._declared.keys.by_column()
-        queries = [reader.query(connection, columns, keys) for reader in self._readers(table)]
-        query = " UNION ALL BY NAME ".join(queries)
+        query = " UNION ALL BY NAME ".join(self._query(connection, table, reader) for reader in self._readers(table))
         if options.scale < 1.0 and table == CONVERSIONS:
             kept = literal(staging / f"{IMPRESSIONS}.parquet")
             query = f"FROM ({query}) WHERE impression_id::VARCHAR IN (SELECT impression_id::VARCHAR FROM {kept})"
@@ -143,6 +143,15 @@ class OwnDataAdapter:
             raise SpecError(
                 f"{self._yaml}: tables.{table} must be readable as declared (got: {complaint(error)}); correct the file"
             ) from error
+
+    def _query(self, connection: duckdb.DuckDBPyConnection, table: str, reader: SourceReader) -> str:
+        columns, keys = table_columns(self._declared, table), self._declared.keys.by_column()
+        if table != CONVERSIONS or not is_attributed(reader.table):
+            return reader.query(connection, columns, keys)
+        shown = table_columns(self._declared, IMPRESSIONS)
+        impressions = self._readers(IMPRESSIONS)[0].query(connection, shown, keys)
+        conversions = reader.query(connection, attributed_columns(columns, shown), keys)
+        return attributed(conversions, impressions, self._declared.conversions)
 
     def _write_keys(self, connection: duckdb.DuckDBPyConnection, entity: str, staging: Path) -> None:
         """The texts behind the numbers of an entity.

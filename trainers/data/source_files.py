@@ -100,6 +100,11 @@ class SourceReader:
         self._key = key
         self._table = table
 
+    @property
+    def table(self) -> SourceTable:
+        """What the YAML says about it."""
+        return self._table
+
     def files(self) -> list[Path]:
         """The files that the globs match, sorted by path.
 

@@ -174,3 +174,55 @@ def test_features_of_users_are_not_taken_for_users(tmp_path: Path) -> None:
     assert columns["position"] == "position"
     assert columns["propensity"] == "propensity_score"
     assert "surface" not in columns
+
+
+def test_orders_by_user_and_article_and_earlier_baskets_are_found(press: Path) -> None:
+    shown = pacsv.read_csv(press / "exposures.csv")
+    orders = shown.select(["readerId", "articleId"]).slice(0, 200)
+    when = [str(moment + timedelta(hours=3)) for moment in shown["shownAt"].to_pylist()[:200]]
+    orders = orders.append_column("bought", pa.array(when)).append_column("price", pa.array([1.5] * 200))
+    pacsv.write_csv(orders, press / "orders.csv")
+    readers = sorted(set(shown["readerId"].to_pylist()))
+    earlier = pa.table({"reader": readers, "read_before": ["a1;a2;a3"] * len(readers)})
+    pacsv.write_csv(earlier, press / "past_reading.csv")
+    code, output = init(press)
+    assert code == 0, output
+    declared = yaml.safe_load((press / "press.yaml").read_text())
+    assert declared["histories"] == ["past_reading"]
+    assert declared["tables"]["histories"]["past_reading"]["columns"] == {"user_id": "reader", "pin_ids": "read_before"}
+    assert declared["tables"]["histories"]["past_reading"]["separators"] == {"pin_ids": ";"}
+    found = next(each for each in declared["tables"]["conversions"] if each["files"] == "orders.csv")
+    assert found["columns"] == {
+        "user_id": "readerId",
+        "pin_id": "articleId",
+        "event_timestamp": "bought",
+        "value": "price",
+    }
+    ingested = CliRunner().invoke(app, ["check", str(press / "press.yaml"), "--json", "-q"])
+    tables = {each["table"]: each for each in json.loads(ingested.output)["tables"]}
+    assert "conversions" in tables, ingested.output
+    assert tables["conversions"]["kept"] == 330
+    assert tables["history_past_reading"]["kept"] == len(readers)
+
+
+def test_window_ends_where_conversions_are_final(tmp_path: Path) -> None:
+    days = [START + timedelta(days=day, minutes=minute) for day in range(30) for minute in range(40)]
+    rows = range(len(days))
+    shown = pa.table(
+        {
+            "view_id": [f"v{i}" for i in rows],
+            "user": [f"u{i % 7}" for i in rows],
+            "item": [f"i{i % 11}" for i in rows],
+            "at": [moment.isoformat() for moment in days],
+            "click": [i % 2 for i in rows],
+        }
+    )
+    picked = list(rows)[: 28 * 40 : 20]
+    came = [(days[i] + timedelta(days=2, hours=1 + i % 5)).isoformat() for i in picked]
+    pacsv.write_csv(shown, tmp_path / "views.csv")
+    pacsv.write_csv(pa.table({"view_id": [f"v{i}" for i in picked], "at": came}), tmp_path / "orders.csv")
+    code, output = init(tmp_path, "--dry-run", "--name", "late")
+    assert code == 0, output
+    found = yaml.safe_load(output)
+    assert found["conversions"] == [{"kind": "order", "attribution_days": 3}]
+    assert found["window"]["until"] == START + timedelta(days=27)

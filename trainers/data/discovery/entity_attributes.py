@@ -66,6 +66,8 @@ def _useless(column: ColumnProfile) -> str | None:
         return f"the same in every row, {column.smallest}"
     if column.reading == "time":
         return "moments are no attribute; make an age of it if it matters"
+    if column.reading == "integer" and column.is_unique:
+        return "a whole number of its own in every row: an id or a row number"
     is_word = column.reading == "text" and column.separator is None
     if is_word and column.distinct > max(_SMALL_TABLE_SHARE * column.present, FEW_NUMBERS):
         return f"{column.distinct:,} different texts in {column.present:,} rows"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 
-from trainers.data.connection import quote
+from trainers.data.connection import literal, quote
 from trainers.data.dataset import SpecError
 from trainers.data.discovery.profiles import ColumnProfile, profile
 from trainers.data.source_files import READERS, SourceReader, SourceTable, suffix
@@ -68,12 +68,30 @@ def shared(
     connection: duckdb.DuckDBPyConnection, inner: tuple[FoundTable, str], outer: tuple[FoundTable, str]
 ) -> float:
     """Share, 0 to 1, of the different values of a column that another table's column has too."""
-    (table, column), (other, its) = inner, outer
-    values = f"SELECT DISTINCT {quote(column)}::VARCHAR AS value_ FROM {table.source} WHERE {quote(column)} IS NOT NULL"
+    table, column = inner
+    return _share_known(connection, f"{quote(column)}::VARCHAR", table.source, outer)
+
+
+def shared_elements(
+    connection: duckdb.DuckDBPyConnection,
+    inner: tuple[FoundTable, str],
+    separator: str | None,
+    outer: tuple[FoundTable, str],
+) -> float:
+    """The same of the elements of a column's lists, or of what stands between separators; 0 where none separates."""
+    table, column = inner
+    lists = f"string_split({quote(column)}, {literal(separator)})" if separator else quote(column)
+    source = f"{table.source} WHERE contains({quote(column)}, {literal(separator)})" if separator else table.source
+    return _share_known(connection, f"unnest({lists}::VARCHAR[])", source, outer)
+
+
+def _share_known(
+    connection: duckdb.DuckDBPyConnection, value: str, source: str, outer: tuple[FoundTable, str]
+) -> float:
+    other, its = outer
+    values = f"FROM (SELECT DISTINCT {value} AS value_ FROM {source}) WHERE value_ IS NOT NULL LIMIT {_MOST_COMPARED}"
     known = f"SELECT {quote(its)}::VARCHAR FROM {other.source}"
-    row = connection.execute(
-        f"SELECT avg((value_ IN ({known}))::INTEGER) FROM ({values} LIMIT {_MOST_COMPARED})"
-    ).fetchone()
+    row = connection.execute(f"SELECT avg((value_ IN ({known}))::INTEGER) FROM ({values})").fetchone()
     return float(row[0] or 0.0) if row else 0.0
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import duckdb
 
 from trainers.data.dataset import SpecError
-from trainers.data.discovery.folder import FoundTable, shared
-from trainers.data.discovery.profiles import ColumnProfile
+from trainers.data.discovery.folder import FoundTable, shared, shared_elements
+from trainers.data.discovery.profiles import SEPARATORS, ColumnProfile
 from trainers.data.discovery.vocabulary import (
     AMOUNT,
     CONVERSION,
@@ -64,10 +64,25 @@ class ConversionTable:
     """A table with events that came after impressions."""
 
     table: FoundTable
-    impression: Role
+    impression: Role | None
+    """Reference to an impression; without it `user` and `pin` say which impressions can have led to it."""
+    user: Role | None
+    pin: Role | None
     time: Role
     kind: Role | None
     value: Role | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HistoryTable:
+    """A table with the Pins that each user met before the log."""
+
+    table: FoundTable
+    user: Role
+    pins: Role
+    separator: str | None
+    """Text between the Pins, where the files have no lists."""
+    time: Role | None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -87,6 +102,7 @@ class Roles:
     users: EntityTable | None = None
     pins: EntityTable | None = None
     conversions: list[ConversionTable] = field(default_factory=list)
+    histories: list[HistoryTable] = field(default_factory=list)
     unused: list[FoundTable] = field(default_factory=list)
 
 
@@ -105,8 +121,12 @@ def find_roles(connection: duckdb.DuckDBPyConnection, tables: Sequence[FoundTabl
     roles = Roles(impressions=table, why_impressions=why, user=user, pin=pin, time=time)
     roles.position, roles.propensity = _position(table), _propensity(table)
     rest = [each for each in tables if each is not table]
+    roles.histories = find_histories(connection, roles, rest)
+    rest = [each for each in rest if all(each is not history.table for history in roles.histories)]
     for entity, role in (("users", user), ("pins", pin)):
-        found = _entity_table(connection, table, role, rest)
+        # What has both keys in many rows is about their meeting, and describes neither.
+        apart = [each for each in rest if _has_unique_key(each) or _entity_keys(connection, roles, each) is None]
+        found = _entity_table(connection, table, role, apart)
         setattr(roles, entity, found)
         rest = [each for each in rest if found is None or each is not found.table]
     _find_conversions(connection, roles, rest)
@@ -231,28 +251,97 @@ def _entity_table(
     return max(found, key=lambda each: each[0])[1] if found else None
 
 
+def _has_unique_key(table: FoundTable) -> bool:
+    return any(each.is_unique for each in _keys(table))
+
+
 def _find_conversions(connection: duckdb.DuckDBPyConnection, roles: Roles, rest: Sequence[FoundTable]) -> None:
     unique = [each.name for each in roles.impressions.columns.values() if each.is_unique and each.may_be_key]
     for table in rest:
         moment = _time(table)
+        if moment is None:
+            continue
         found = _reference(connection, roles.impressions, unique, table)
-        if moment is None or found is None:
+        if found is None:
+            keys = _entity_keys(connection, roles, table) if _sounds_like_conversions(table) else None
+            if keys is not None:
+                roles.conversions.append(_conversion_table(table, moment, None, keys))
             continue
         name, reference = found
         roles.impression = roles.impression or Role(
             column=name, why=f"every row has its own; {table.pattern}, column {reference.column}, refers to it"
         )
         if roles.impression.column == name:
-            taken = {reference.column, moment.column}
-            roles.conversions.append(
-                ConversionTable(
-                    table=table,
-                    impression=reference,
-                    time=moment,
-                    kind=_kind(each for each in table.columns.values() if each.name not in taken),
-                    value=_value(each for each in table.columns.values() if each.name not in taken),
-                )
-            )
+            roles.conversions.append(_conversion_table(table, moment, reference, None))
+
+
+def _conversion_table(
+    table: FoundTable, time: Role, impression: Role | None, keys: tuple[Role, Role] | None
+) -> ConversionTable:
+    user, pin = keys or (None, None)
+    taken = {role.column for role in (time, impression, user, pin) if role is not None}
+    rest = [each for each in table.columns.values() if each.name not in taken]
+    return ConversionTable(
+        table=table, impression=impression, user=user, pin=pin, time=time, kind=_kind(rest), value=_value(rest)
+    )
+
+
+def _sounds_like_conversions(table: FoundTable) -> bool:
+    return named_like(table.stem, CONVERSION) or _value(table.columns.values()) is not None
+
+
+def _entity_keys(connection: duckdb.DuckDBPyConnection, roles: Roles, table: FoundTable) -> tuple[Role, Role] | None:
+    """Columns with the users and with the Pins of the impressions."""
+    user = _same_values(connection, roles.impressions, roles.user, table, "user")
+    pin = _same_values(connection, roles.impressions, roles.pin, table, "Pin", taken=user)
+    return (user, pin) if user and pin else None
+
+
+def _same_values(
+    connection: duckdb.DuckDBPyConnection,
+    impressions: FoundTable,
+    role: Role,
+    table: FoundTable,
+    what: str,
+    taken: Role | None = None,
+) -> Role | None:
+    """The column that has the values of a key of the impressions; small numbers must be called alike too."""
+    for column in _keys(table):
+        alike = column.name == role.column or not set(words(column.name)).isdisjoint(words(role.column))
+        if (taken is not None and column.name == taken.column) or (column.reading != "text" and not alike):
+            continue
+        share = shared(connection, (table, column.name), (impressions, role.column))
+        if share >= _ENOUGH_SHARED:
+            return Role(column=column.name, why=f"{share:.0%} of its values are an impression's {what}")
+    return None
+
+
+def find_histories(
+    connection: duckdb.DuckDBPyConnection, roles: Roles, rest: Sequence[FoundTable]
+) -> list[HistoryTable]:
+    """Tables with a list of Pins for each user."""
+    found = []
+    for table in rest:
+        user = _same_values(connection, roles.impressions, roles.user, table, "user")
+        pins = _listed_pins(connection, roles, table, user) if user else None
+        if user and pins:
+            found.append(HistoryTable(table=table, user=user, pins=pins[0], separator=pins[1], time=_time(table)))
+    return found
+
+
+def _listed_pins(
+    connection: duckdb.DuckDBPyConnection, roles: Roles, table: FoundTable, user: Role
+) -> tuple[Role, str | None] | None:
+    """The column whose lists, or texts between separators, consist of Pins."""
+    for column in table.columns.values():
+        separators = (None,) if column.reading == "list" else SEPARATORS if column.reading == "text" else ()
+        for separator in separators if column.name != user.column else ():
+            known = (roles.impressions, roles.pin.column)
+            share = shared_elements(connection, (table, column.name), separator, known)
+            if share >= _ENOUGH_SHARED:
+                why = f"lists; {share:.0%} of their elements are an impression's Pin"
+                return Role(column=column.name, why=why), separator
+    return None
 
 
 def _reference(

@@ -123,23 +123,32 @@ def find_kinds(connection: duckdb.DuckDBPyConnection, roles: Roles) -> list[tupl
 
 def _kinds(connection: duckdb.DuckDBPyConnection, roles: Roles, found: ConversionTable) -> list[Kind]:
     name = f"c.{quote(found.kind.column)}::VARCHAR" if found.kind else literal(_singular(found.table.stem))
-    reference = roles.impression.column if roles.impression else found.impression.column
+    shown, came = _with_moment(roles.impressions, roles.time), _with_moment(found.table, found.time)
     rows = connection.execute(
         f"SELECT kind, count(*), quantile_cont(days, 0.5), quantile_cont(days, 0.95) FROM ("
-        f"SELECT {name} AS kind, epoch(c.moment_ - i.moment_) / 86400 AS days FROM "
-        f"{_with_moment(found.table, found.time)} AS c JOIN {_with_moment(roles.impressions, roles.time)} AS i "
-        f"ON c.{quote(found.impression.column)}::VARCHAR = i.{quote(reference)}::VARCHAR) "
-        "WHERE days >= 0 GROUP BY kind ORDER BY 2 DESC"
+        f"SELECT {name} AS kind, epoch(c.moment_ - i.moment_) / 86400 AS days FROM {came} AS c "
+        f"{_join(found, roles, shown)}) WHERE days >= 0 GROUP BY kind ORDER BY 2 DESC"
     ).fetchall()
     return [
         Kind(
             name=as_name(kind),
             value=kind if found.kind else None,
             attribution_days=min(_LONGEST_ATTRIBUTION, max(1, math.ceil(late))),
-            why=f"{count:,} of them; half come within {half:.1f} days, 95 % within {late:.1f}",
+            why=f"{count:,} with an impression; half come within {half:.1f} days, 95 % within {late:.1f}",
         )
         for kind, count, half, late in rows
     ]
+
+
+def _join(found: ConversionTable, roles: Roles, shown: str) -> str:
+    """SQL that joins conversions `c` with impressions `i`: those they name, or the latest they can have come from."""
+    if found.user is None or found.pin is None:
+        mine = found.impression.column if found.impression else ""
+        reference = roles.impression.column if roles.impression else mine
+        return f"JOIN {shown} AS i ON c.{quote(mine)}::VARCHAR = i.{quote(reference)}::VARCHAR"
+    pairs = ((found.user, roles.user), (found.pin, roles.pin))
+    alike = " AND ".join(f"c.{quote(a.column)}::VARCHAR = i.{quote(b.column)}::VARCHAR" for a, b in pairs)
+    return f"ASOF JOIN {shown} AS i ON {alike} AND c.moment_ >= i.moment_"
 
 
 def _with_moment(table: FoundTable, time: Role) -> str:

@@ -10,12 +10,14 @@ import duckdb
 from trainers.data.connection import quote
 from trainers.data.dataset import SpecError
 from trainers.data.discovery.profiles import moment_sql
-from trainers.data.discovery.roles import Roles
+from trainers.data.discovery.roles import ConversionTable, Roles
 
 _LEAST_DAYS = 6
 _TEST_SHARE, _MOST_TEST_DAYS = 0.15, 7
 _FEATURES_SHARE = 0.25
 _THIN_DAY = 0.25
+_ENOUGH_DAYS = 2
+"""The window ends earlier for labels to be final only where so many times the least number of days are left."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +33,8 @@ class FoundWindow:
 
 def find_window(connection: duckdb.DuckDBPyConnection, roles: Roles, wait_days: int) -> FoundWindow:
     """Split the days: some for features alone, most for training, the last for the test.
+
+    The test days end early enough for their conversions to have come, where the log is long enough for that.
 
     Args:
         wait_days: Longest attribution window; training needs as many days more.
@@ -50,6 +54,8 @@ def find_window(connection: duckdb.DuckDBPyConnection, roles: Roles, wait_days: 
             f"the impressions, {roles.impressions.pattern}, must span at least {_LEAST_DAYS + wait_days} days, some "
             f"each for features, training and test (got {num_days} by {quote(roles.time.column)}); give more days"
         )
+    days, why = _final(connection, roles, days, wait_days)
+    num_days = (days[-1] - days[0]).days + 1
     num_test = max(1, min(_MOST_TEST_DAYS, round(_TEST_SHARE * num_days)))
     num_features = max(1, round(_FEATURES_SHARE * (num_days - num_test - wait_days)))
     return FoundWindow(
@@ -57,8 +63,28 @@ def find_window(connection: duckdb.DuckDBPyConnection, roles: Roles, wait_days: 
         train_from=_start(days[0] + timedelta(days=1 + num_features)),
         test_from=_start(days[-1] - timedelta(days=num_test - 1)),
         until=_start(days[-1] + timedelta(days=1)),
-        why=f"impressions lie on {len(rows)} days, {rows[0][0]} to {rows[-1][0]}",
+        why=f"impressions lie on {len(rows)} days, {rows[0][0]} to {rows[-1][0]}{why}",
     )
+
+
+def _final(
+    connection: duckdb.DuckDBPyConnection, roles: Roles, days: list[date], wait_days: int
+) -> tuple[list[date], str]:
+    """The days whose conversions have all come by the last event, if enough are left, and what to say about it."""
+    if not wait_days:
+        return days, ""
+    last = max(days[-1], *(_last_day(connection, each) or days[-1] for each in roles.conversions))
+    kept = [day for day in days if day <= last - timedelta(days=wait_days)]
+    if len(kept) == len(days) or not kept or (kept[-1] - days[0]).days + 1 < _ENOUGH_DAYS * (_LEAST_DAYS + wait_days):
+        return days, ""
+    return kept, f"; conversions come until {last}, up to {wait_days} days late"
+
+
+def _last_day(connection: duckdb.DuckDBPyConnection, conversions: ConversionTable) -> date | None:
+    table = conversions.table
+    moment = moment_sql(table.columns[conversions.time.column])
+    row = connection.execute(f"SELECT max({moment})::DATE FROM {table.source}").fetchone()
+    return row[0] if row else None
 
 
 def _whole_days(counts: dict[date, int]) -> list[date]:

@@ -12,8 +12,8 @@ from trainers.data.discovery.entity_attributes import Attributes
 from trainers.data.discovery.folder import FoundTable
 from trainers.data.discovery.profiles import ColumnProfile
 from trainers.data.discovery.proposal import Proposal
-from trainers.data.discovery.roles import EntityTable, Role
-from trainers.data.discovery.targets import Kind, Label
+from trainers.data.discovery.roles import EntityTable, HistoryTable, Role
+from trainers.data.discovery.targets import Kind, Label, as_name
 from trainers.data.discovery.windows import FoundWindow
 
 Line = tuple[str, str]
@@ -86,6 +86,9 @@ def _targets(proposal: Proposal) -> Iterator[Line]:
     yield f"ctr_task: {click.name}", "the CTR ranker is judged on it"
     if proposal.all_kinds:
         yield f"cvr_task: {proposal.all_kinds[0].name}", "the CVR ranker is judged on it; the most frequent kind"
+    if proposal.roles.histories:
+        names = [history_name(each) for each in proposal.roles.histories]
+        yield f"histories: {_scalar(names)}", "Pins that users met before the log; only upstream reads them"
     repeats = "users often meet a Pin again" if proposal.repeats else "users seldom meet a Pin again"
     yield f"repeats: {_scalar(proposal.repeats)}", repeats
     yield "", ""
@@ -138,6 +141,8 @@ def _tables(proposal: Proposal, folder: Path) -> Iterator[Line]:
     for name, entity, attributes in (("users", roles.users, proposal.users), ("pins", roles.pins, proposal.pins)):
         if entity is not None and attributes is not None and attributes.found:
             yield from _entity(name, entity, attributes, proposal, folder)
+    if roles.histories:
+        yield from _histories(proposal, folder)
     for table in roles.unused:
         yield "", f"not used: {table.pattern} ({table.listed()})"
 
@@ -192,11 +197,36 @@ def _conversions(proposal: Proposal, folder: Path) -> Iterator[Line]:
     yield "  conversions:", ""
     for found, kinds in zip(proposal.roles.conversions, proposal.kinds, strict=True):
         lines = [_files(found.table, folder)]
-        columns = (("impression_id", found.impression), ("event_timestamp", found.time))
-        lines += _mapped((*columns, ("kind", found.kind), ("value", found.value)))
+        if found.impression is None:
+            content, rows = lines[0]
+            lines[0] = (content, f"{rows} that name no impression: each goes to the latest of its user and Pin")
+        columns = (("impression_id", found.impression), ("user_id", found.user), ("pin_id", found.pin))
+        extras = (("event_timestamp", found.time), ("kind", found.kind), ("value", found.value))
+        lines += _mapped((*columns, *extras))
         lines += _kind_lines(found.kind, kinds)
         lines += _timestamp(found.table.columns[found.time.column])
         yield from _items(lines) if several else lines
+
+
+def history_name(history: HistoryTable) -> str:
+    """Name of a history, from its files'."""
+    return as_name(history.table.stem)
+
+
+def _histories(proposal: Proposal, folder: Path) -> Iterator[Line]:
+    yield "  histories:", ""
+    for each in proposal.roles.histories:
+        yield f"    {history_name(each)}:", ""
+        lines = [_files(each.table, folder)]
+        lines += _mapped((("user_id", each.user), ("pin_ids", each.pins), ("event_timestamp", each.time)))
+        if each.separator:
+            lines.append((f"    separators: {_flow(pin_ids=each.separator)}", ""))
+        if each.time is not None:
+            lines += _timestamp(each.table.columns[each.time.column])
+        else:
+            start = proposal.window.features_from
+            lines.append((f"    holds_from: {_moment(start)}", "rows have no time: do all their Pins lie before this?"))
+        yield from ((f"  {content}", comment) for content, comment in lines)
 
 
 def _kind_lines(column: Role | None, kinds: Sequence[Kind]) -> Iterator[Line]:
