@@ -48,7 +48,7 @@ def make_pushable(tiny_run: Path, run: Path) -> Path:
     catalogue = Catalogue.of_repo(run / "feature_repo")
     for version in SPACES:
         for state in ("generated", "checked", "visible"):
-            day = DayRecord(key=f"ctr_v{version}", cutoff=CUTOFF, state=state)  # type: ignore[arg-type]
+            day = DayRecord(key=f"ctr_v{version}", cutoff=CUTOFF, state=state)
             catalogue.put_day(day, who="a test", why="a test")
         _write_towers(run, version)
     moment = pa.timestamp("us", tz="UTC")

@@ -53,6 +53,7 @@ def _perform(
 ) -> dict[str, Any]:
     from trainers.console import Console, configure_logging
     from trainers.life.home import Home
+    from trainers.life.push import follow_refresh
     from trainers.life.refresh import planned, refresh
     from trainers.run_config import read_date
 
@@ -66,6 +67,7 @@ def _perform(
     console = Console(quiet=quiet)
     shown = None if as_json else _show_day
     outcomes = refresh(home, until, console, as_new_version=as_new_version, finished=shown)
+    follow_refresh(home, console)
     if not outcomes and not as_json:
         typer.echo(f"up to date: every version has the day {until}")
     return {"run": str(run), "days": [outcome.to_dict() for outcome in outcomes]}

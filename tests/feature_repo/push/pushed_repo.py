@@ -63,7 +63,7 @@ MANIFEST = RepoManifest(
     ),
     embeddings=tuple(EmbeddingVersion(model=model, version=1, dim=2, ttl_hours=72) for model in SPACES),
 )
-AUTHOR = {"who": "a test", "why": "a test"}
+AUTHOR: dict[str, Any] = {"who": "a test", "why": "a test"}
 _TYPES = {
     "int64": pa.int64(),
     "float": pa.float64(),
@@ -149,8 +149,9 @@ def rows_of(run: Path, view: str, key: int) -> pd.DataFrame:
     """Offline rows of an entity, the oldest first."""
     folder = run / "feature_repo" / "data" / "offline" / view
     tables = [pq.ParquetFile(file).read().to_pandas() for file in sorted(folder.glob("*.parquet"))]
-    rows = pd.concat(tables)
-    return rows[rows[join_key(view.partition("_")[0])] == key].sort_values("event_timestamp")
+    rows: pd.DataFrame = pd.concat(tables)
+    found: pd.DataFrame = rows[rows[join_key(view.partition("_")[0])] == key].sort_values("event_timestamp")
+    return found
 
 
 def _encoder(side: str) -> InputSpec:
@@ -164,7 +165,7 @@ def _write_known(repo: Path) -> None:
     """Activity and attributes of the entities that are known."""
     for entity, key, impressions in (("user", 1, 3), ("pin", 10, 4)):
         kinds = activity_fields(MANIFEST, entity)
-        row = {name: [] if kind.endswith("_list") else 0 for name, kind in kinds.items()}
+        row: dict[str, Any] = {name: [] if kind.endswith("_list") else 0 for name, kind in kinds.items()}
         fields = {name: _TYPES[kind] for name, kind in kinds.items()}
         active = row | {"impressions_ever": impressions}
         _write(repo, activity_view(entity), f"date={CUTOFF:%Y-%m-%d}", (entity, [key]), [active], fields, USABLE)
