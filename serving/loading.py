@@ -11,6 +11,7 @@ from pathlib import Path
 from feature_repo.release.agreement import check_agreement
 from feature_repo.release.manifest import ANY_SURFACE, ReleaseError, ReleaseManifest
 from serving.clock import make_clock
+from serving.fresh_pins import FreshPins
 from serving.online_features import EntityFeatures, open_features
 from serving.recommender import Recommender
 from serving.releases import Release, load_release
@@ -48,7 +49,9 @@ def load_recommender(
     features = open_features(settings.repo_path, release.manifest.services)
     check_agreement(release.manifest, {entity: each.references for entity, each in features.items()})
     clock = make_clock(settings.as_of, release.manifest, lambda: newest_feature(release, features["pin"]))
-    recommender = Recommender(release=release, features=features, clock=clock, retrieve=settings.retrieve)
+    data, index = settings.repo_path / "data", release.retriever.index
+    fresh = FreshPins(directory, data, release.manifest, index, features["pin"], clock)
+    recommender = Recommender(release=release, features=features, clock=clock, retrieve=settings.retrieve, fresh=fresh)
     warm_up(recommender)
     seconds = time.perf_counter() - started
     logger.info("event=release_loaded release=%s seconds=%.2f", release.manifest.release, seconds)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from feature_repo.contract import MISSING, PRESENT, join_key
 from feature_repo.release.agreement import title_column
 from serving.clock import Clock
+from serving.fresh_pins import FreshPins
 from serving.online_features import EntityFeatures
 from serving.ranker import Scores
 from serving.releases import Release
@@ -60,6 +61,8 @@ class Recommender:
     clock: Clock
     retrieve: int
     """Candidates that are fetched before ranking."""
+    fresh: FreshPins | None = None
+    """Pins pushed after the release's index was made."""
 
     def user(self, user_id: int, now: datetime) -> OnlineRead:
         """Features of one user."""
@@ -68,7 +71,8 @@ class Recommender:
     def candidates(self, user: OnlineRead, surface: str, k: int, exclude: Collection[int]) -> Candidates:
         """Nearest Pins of a user, or popular ones for a user without any present view."""
         if any_present(user):
-            found = self.release.retriever.retrieve(user.features, max(self.retrieve, k), exclude)
+            fresh = self.fresh.now() if self.fresh is not None else None
+            found = self.release.retriever.retrieve(user.features, max(self.retrieve, k), exclude, fresh)
             return Candidates(pin_ids=found, source="retrieval")
         popular = self.release.manifest.popular_on(surface)
         return Candidates(pin_ids=without(popular, exclude)[: max(self.retrieve, k)], source="popular")

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from feature_repo.encoding import Array, InputSpec, encode
 from feature_repo.release.manifest import ReleaseError, ReleaseManifest
+from serving.fresh_pins import FreshVectors, merged
 from serving.onnx_model import OnnxModel, load_model
 
 
@@ -29,12 +30,21 @@ class Retriever:
         """Query vectors, float32 [N, dim], of user rows."""
         return self.tower.run(encode(self.encoder, user))
 
-    def retrieve(self, user: pa.Table, count: int, exclude: Collection[int]) -> list[int]:
-        """Up to `count` Pin ids for one user row, highest inner product first, without the excluded ones."""
-        wanted = min(count + len(exclude), int(self.index.ntotal))
-        _, found = self.index.search(np.ascontiguousarray(self.query(user)), wanted)
+    def retrieve(
+        self, user: pa.Table, count: int, exclude: Collection[int], fresh: FreshVectors | None = None
+    ) -> list[int]:
+        """Up to `count` Pin ids for one user row, highest inner product first, without the excluded ones.
+
+        Args:
+            fresh: Pins that were pushed after the index was made.
+        """
+        num_fresh = 0 if fresh is None else len(fresh.pin_ids)
+        wanted = min(count + len(exclude) + num_fresh, int(self.index.ntotal))
+        query = np.ascontiguousarray(self.query(user))
+        scores, found = self.index.search(query, wanted)
+        ordered = merged(found[0], scores[0], fresh, fresh.scores(query)) if fresh and num_fresh else found[0].tolist()
         dropped = set(exclude)
-        return [pin for pin in found[0].tolist() if pin >= 0 and pin not in dropped][:count]
+        return [pin for pin in ordered if pin >= 0 and pin not in dropped][:count]
 
 
 def load_retriever(directory: Path, manifest: ReleaseManifest, threads: int) -> Retriever:

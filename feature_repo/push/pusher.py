@@ -42,6 +42,7 @@ from feature_repo.push.attributes import (
 from feature_repo.push.entities import check_entities
 from feature_repo.push.entity_inputs import MICROS, EntityRows, InputReader
 from feature_repo.push.errors import NoInputsError, PushError
+from feature_repo.push.ledger import note_pins
 from feature_repo.push.loaded import LoadedTowers, Towers
 from feature_repo.push.records import Pushed, PushedVersion
 from feature_repo.push.targets import Target, chosen_versions, moment_of_push, target_at
@@ -178,7 +179,10 @@ class Pusher:
 
     def _write(self, request: _Request, computed: Sequence[_Computed]) -> dict[str, int | None]:
         tables = _attribute_table(request, computed[0].known) | {_view(request, each): each.rows for each in computed}
-        return write_rows(self._store, tables, request.moment)
+        written = write_rows(self._store, tables, request.moment)
+        if request.entity == "pin":
+            note_pins(self._repo_dir / "data", request.ids, request.moment)
+        return written
 
     def _compute(self, request: _Request, record: VersionRecord) -> _Computed:
         """Vectors of the entities in one version's space, as rows of its view."""

@@ -66,6 +66,25 @@ def test_pushed_pin_can_be_ranked(client: TestClient) -> None:
     assert [(each["pin_id"], each["title"]) for each in ranked] == [(990, "New"), (101, "Pin 101")]
 
 
+def test_pushed_pin_is_found_by_the_next_request(client: TestClient) -> None:
+    def found() -> list[int]:
+        answer = client.post("/v1/recommend", json={"user_id": 1, "surface": "1", "k": 200}).json()
+        assert answer["source"] == "retrieval"
+        return [each["pin_id"] for each in answer["ranked"]]
+
+    assert 991 not in found()
+    push(client, "pin", {"id": 991, "attributes": {"title": "Newer", "price": 9.0}})
+    assert found()[0] == 991
+    assert len(found()) == len(set(found()))
+
+
+def test_pushed_pins_are_found_by_a_server_that_starts_later(client: TestClient, pushable: Path) -> None:
+    push(client, "pin", {"id": 992, "attributes": {"price": 9.5}})
+    with TestClient(create_app(Settings(run=pushable, as_of=NOW, threads=1))) as later:
+        ranked = later.post("/v1/recommend", json={"user_id": 1, "surface": "1"}).json()["ranked"]
+    assert ranked[0]["pin_id"] == 992
+
+
 def test_push_needs_the_token(client: TestClient) -> None:
     body = {"entity": "user", "rows": [{"id": 903, "attributes": {"segment": "a"}}]}
     assert error(client.post("/v1/push", json=body))[:2] == (401, "unauthorized")
