@@ -32,13 +32,13 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         yield build(tmp_path_factory.mktemp("pushed") / "run", "redis", f"p{uuid.uuid4().hex}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def pusher(run: Path) -> Pusher:
     """What pushes into it."""
     return pusher_of(run)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def store(run: Path) -> FeatureStore:
     """Feast's own client of it."""
     return open_store(run / "feature_repo")
