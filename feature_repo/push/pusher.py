@@ -65,7 +65,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Request:
     """What is asked of every version."""
 
@@ -140,17 +140,11 @@ class Pusher:
         # Loaded before the turn is taken: it may take longer than everything else.
         delay = self._towers.publish_delay(records[0])
         with taking_turns(self._repo_dir / "data" / LOCK_FILE):
-            request = _Request(
-                manifest=manifest,
-                entity=entity,
-                ids=tuple(ids),
-                attributes=spoken,
-                moment=self._moment(records, delay, clock(), event_timestamp),
-                is_past=event_timestamp is not None,
-            )
+            moment = self._moment(records, delay, clock(), event_timestamp)
+            request = _Request(manifest, entity, tuple(ids), spoken, moment, is_past=event_timestamp is not None)
             computed = [self._compute(request, record) for record in records]
             if starting is not None:
-                starting(request.moment)
+                starting(moment)
             written = {} if dry_run else self._write(request, computed)
         pushed = _pushed(request, computed, written, time.perf_counter() - started)
         _log(pushed, dry_run)
