@@ -15,7 +15,7 @@ from feature_repo.contract import ENTITIES, EVENT_TIMESTAMP
 from feature_repo.layout import open_store
 from feature_repo.versions import VersionState
 from tests.integration.runs import headwater, results
-from tests.life.shop import UNTIL, Shop, trained
+from tests.life.shop import TRAINED, UNTIL, Shop, trained
 from trainers.life import day as day_module
 from trainers.life.home import Home, embedding_version
 from trainers.life.refresh import planned, refresh
@@ -66,7 +66,7 @@ def test_refreshed_days_have_the_raw_vectors_of_a_longer_walk(
     longer = first_shop.copy(tmp_path / "longer")
     longer.show(9)
     longer.yaml.write_text(longer.yaml.read_text().replace(UNTIL.isoformat(), (UNTIL + 2 * DAY).isoformat()))
-    whole = trained(longer, tmp_path / "run")
+    whole = trained(longer, tmp_path / "run", TRAINED[: TRAINED.index("train") + 1])
     for key in KEYS:
         folders = [home.folder(key) / "daily", whole.folder(key) / "daily"]
         names = [sorted(str(file.relative_to(folder)) for file in folder.rglob("*.parquet")) for folder in folders]

@@ -10,13 +10,14 @@ import shutil
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from feature_repo.layout import open_store
 from feature_repo.versions import VersionRecord
+from trainers.data.leak_gate import check_days_for_leaks
 from trainers.life.diverted import is_continuation
-from trainers.life.home import Home
+from trainers.life.home import REFRESHED_STATES, Home, embedding_version
 from trainers.life.new_version import plan_of
 from trainers.life.operators import operator
 from trainers.life.recording import record_days
-from trainers.life.refresh import REFRESHED_STATES
 from trainers.life.walked_days import embed_days, walk_days
 from trainers.progress import Progress
 from trainers.run_lock import run_lock
@@ -36,6 +37,7 @@ def backfill(home: Home, key: str, first: date, last: date, progress: Progress) 
 
     Raises:
         RunLockedError: Another process works in the run.
+        LeakError: A day knows what came after it.
         ValueError: The period lies outside the days that can be made, or the version cannot walk again.
     """
     with run_lock(home.run):
@@ -47,6 +49,8 @@ def backfill(home: Home, key: str, first: date, last: date, progress: Progress) 
         walk_days(home, record, cutoffs, out, progress)
         figures = embed_days(home, record, cutoffs, out, progress)
         publish(plan_of(home, record, cutoffs), progress)
+        store, version = open_store(home.repo_dir), embedding_version(record)
+        figures |= check_days_for_leaks(home.log, store, home.repo_dir, [version], cutoffs, progress)
         record_days(home, record, cutoffs, who=operator(), why=f"backfill of {first} to {last}")
         shutil.rmtree(out, ignore_errors=True)
     return figures
