@@ -140,6 +140,7 @@ def test_refresh_killed_at_random_points_ends_like_an_uninterrupted_one(
     newest = killed.newest_day("ctr_v1")
     assert (newest.cutoff, newest.state) == (UNTIL + timedelta(days=1), "visible")
     assert not list(killed.run.glob("refreshing/*"))
+    assert not list(killed.run.glob("upstream/**/.*"))
 
 
 def test_new_version_killed_at_random_points_ends_like_an_uninterrupted_one(

@@ -39,7 +39,7 @@ def test_appending_a_day_again_gives_the_same_files(home_and_shop: tuple[Home, S
     shop.show(8)
     figures = bring_day(home, UNTIL, NEXT, SILENT)
     first = home.log.impressions(UNTIL, NEXT)
-    assert bring_day(home, UNTIL, NEXT, SILENT) == figures | {"late": 0}
+    assert bring_day(home, UNTIL, NEXT, SILENT) == {**figures, "late": 0}
     assert home.log.impressions(UNTIL, NEXT).equals(first)
     names = sorted(file.name for file in (home.log.path / "impressions" / "date=2024-01-08").iterdir())
     assert names == ["appended-2024-01-09.parquet"]

@@ -88,6 +88,11 @@ class Home:
         """Folder of a version's checkpoint, raw vectors and reference frame."""
         return version_folder(self.run, key)
 
+    def remove_partials(self) -> None:
+        """Remove what killed processes had half written of checkpoints and vectors; only with the run's lock."""
+        for file in (self.run / UPSTREAM).rglob(".*.partial"):
+            file.unlink()
+
     def view_folder(self, version: EmbeddingVersion, entity: str) -> Path:
         """Snapshots of one of a version's views."""
         return self.offline / embedding_view(entity, version.model, version.version)

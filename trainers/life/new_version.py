@@ -72,6 +72,7 @@ def create_version(home: Home, wanted: NewVersion, progress: Progress) -> tuple[
         GateFailedError: The newest day of the version is broken; it stays unfinished.
     """
     with run_lock(home.run):
+        home.remove_partials()
         record = _begin(home, wanted)
         cutoffs = _cutoffs(home, record)
         who, folder = operator(), home.folder(record.key)

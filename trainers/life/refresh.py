@@ -49,6 +49,7 @@ def refresh(
     """
     outcomes = []
     with run_lock(home.run):
+        home.remove_partials()
         _sweep(home)
         # Planned anew for each day: one that the gates refuse may go on as another version.
         while days := planned(home, as_of):
