@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from feast import FeatureStore
 
 from tests.life.shop import Shop, moved, trained
 from trainers.data import prepare
@@ -17,6 +18,14 @@ def _link_stays() -> Iterator[None]:
     """A run points the top-level feature repo at itself; runs of tests must not."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "select", lambda _repo_dir: False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_service_is_precomputed() -> Iterator[None]:
+    """After each view Feast reads all services for those that it precomputes: none here, and half of a refresh."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FeatureStore, "_precompute_affected_services", lambda *_: None)
         yield
 
 

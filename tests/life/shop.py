@@ -114,9 +114,9 @@ def _declaration() -> dict[str, Any]:
     }
 
 
-def trained(shop: Shop, run: Path, **options: Any) -> Home:
-    """A run of the shop up to its embeddings online."""
-    _execute(shop, run, TRAINED, options)
+def trained(shop: Shop, run: Path, steps: Sequence[str] = TRAINED, **options: Any) -> Home:
+    """A run of the shop up to its embeddings online, or up to its models."""
+    _execute(shop, run, steps, options)
     return Home.of_run(run)
 
 

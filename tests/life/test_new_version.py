@@ -13,7 +13,7 @@ import pytest
 from feature_repo.contract import ENTITIES
 from feature_repo.layout import open_store
 from feature_repo.versions import ReleaseRecord, VersionState
-from tests.integration.runs import headwater, results
+from tests.integration.runs import assert_equal_results, headwater, results
 from tests.life.shop import FIRST, UNTIL, Shop
 from trainers.life import walked_days
 from trainers.life.backfill import backfill
@@ -138,6 +138,11 @@ def test_backfilled_days_are_those_that_the_walk_went_through(home_and_shop: tup
     home, _ = home_and_shop
     first = home.catalogue.days("ctr_v1")[0].cutoff
     assert first == FIRST + 2 * DAY
+    # A walk that was stopped kept the weights of other days.
+    out = home.folder("ctr_v1") / "backfill"
+    out.mkdir()
+    (out / "checkpoint.safetensors").write_bytes(b"of another day")
+    (out / "days.json").write_text('["2024-01-03T00:00:00+00:00"]')
     found = json.loads(
         headwater(
             "backfill", "--run", home.run, "--version", "ctr_v1", "--from", "2024-01-02", "--to", "2024-01-02", "--json"
@@ -152,6 +157,24 @@ def test_backfilled_days_are_those_that_the_walk_went_through(home_and_shop: tup
     snapshot = _vectors(home.snapshot(embedding_version(record), "user", FIRST + DAY), record.dim)
     np.testing.assert_allclose(snapshot[1], raw["user"][1], atol=1e-6)
     assert not (home.folder("ctr_v1") / "backfill").exists()
+
+
+def test_backfilled_day_is_the_same_when_nothing_had_happened_since(
+    copied: Callable[[Path], tuple[Home, Shop]], tmp_path: Path
+) -> None:
+    made = []
+    for name in ("whole", "ended"):
+        home, _ = copied(tmp_path / name)
+        if name == "ended":
+            later = [file for file in home.run.glob("event_log/*/date=*") if file.name > "date=2024-01-02"]
+            later += [file for file in home.offline.glob("*_activity/date=*") if file.stem > "date=2024-01-03"]
+            assert len(later) > 10
+            for path in later:
+                path.rename(path.with_name(f".{path.name}"))
+        backfill(home, "ctr_v1", date(2024, 1, 2), date(2024, 1, 2), SILENT)
+        views = [home.view_folder(embedding_version(home.catalogue.version("ctr_v1")), entity) for entity in ENTITIES]
+        made.append({view.name: results(view, ".")["date=2024-01-02.parquet"] for view in views})
+    assert_equal_results(*made)
 
 
 def test_walk_taken_again_embeds_each_day_as_the_first_one_did(home_and_shop: tuple[Home, Shop]) -> None:

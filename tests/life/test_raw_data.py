@@ -39,7 +39,7 @@ def test_appending_a_day_again_gives_the_same_files(home_and_shop: tuple[Home, S
     shop.show(8)
     figures = bring_day(home, UNTIL, NEXT, SILENT)
     first = home.log.impressions(UNTIL, NEXT)
-    assert bring_day(home, UNTIL, NEXT, SILENT) == figures | {"late": 0}
+    assert bring_day(home, UNTIL, NEXT, SILENT) == {**figures, "late": 0}
     assert home.log.impressions(UNTIL, NEXT).equals(first)
     names = sorted(file.name for file in (home.log.path / "impressions" / "date=2024-01-08").iterdir())
     assert names == ["appended-2024-01-09.parquet"]
@@ -54,7 +54,8 @@ def test_a_day_that_is_not_complete_is_refused(home_and_shop: tuple[Home, Shop])
     morning = shop.rows("impressions", 7)
     hour = pc.hour(morning["event_timestamp"])
     shop.change("impressions", 7, morning.filter(pc.less(hour, 9)))
-    with pytest.raises(IncompleteDayError, match=r"its last is of 2024-01-08 08:\d\d.*give --as-of 2024-01-08 at most"):
+    expected = r"its last one is of 2024-01-08 08:\d\d.*give --as-of 2024-01-08 at most"
+    with pytest.raises(IncompleteDayError, match=expected):
         bring_day(home, UNTIL, NEXT, SILENT)
     assert home.log.impressions(UNTIL, NEXT).num_rows == 0
     message = headwater("refresh", "--run", home.run, "--as-of", "2024-01-09", code=2).stderr

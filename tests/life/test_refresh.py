@@ -9,13 +9,19 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.contract import ENTITIES, EVENT_TIMESTAMP
 from feature_repo.layout import open_store
 from feature_repo.versions import VersionState
-from tests.integration.runs import headwater, results
-from tests.life.shop import UNTIL, Shop, trained
+from tests.integration.runs import assert_equal_results, headwater, results
+from tests.life.shop import TRAINED, UNTIL, Shop, trained
+from trainers.data.leak_gate import check_days_for_leaks
+from trainers.data.leaks import LeakError
+from trainers.data.prepare import OFFLINE
 from trainers.life import day as day_module
 from trainers.life.home import Home, embedding_version
 from trainers.life.refresh import planned, refresh
@@ -66,7 +72,7 @@ def test_refreshed_days_have_the_raw_vectors_of_a_longer_walk(
     longer = first_shop.copy(tmp_path / "longer")
     longer.show(9)
     longer.yaml.write_text(longer.yaml.read_text().replace(UNTIL.isoformat(), (UNTIL + 2 * DAY).isoformat()))
-    whole = trained(longer, tmp_path / "run")
+    whole = trained(longer, tmp_path / "run", TRAINED[: TRAINED.index("train") + 1])
     for key in KEYS:
         folders = [home.folder(key) / "daily", whole.folder(key) / "daily"]
         names = [sorted(str(file.relative_to(folder)) for file in folder.rglob("*.parquet")) for folder in folders]
@@ -109,6 +115,19 @@ def test_refreshed_vectors_are_read_through_feast_from_their_publication_on(refr
     found = {row[EVENT_TIMESTAMP]: row["embedding"] for _, row in joined.iterrows()}
     assert found[usable] == pytest.approx(vector)
     assert found[usable - timedelta(seconds=1)] == pytest.approx(old)
+
+
+def test_snapshot_that_knows_the_future_is_found(home_and_shop: tuple[Home, Shop]) -> None:
+    home, _ = home_and_shop
+    version = embedding_version(home.catalogue.version("ctr_v1"))
+    store, day = open_store(home.repo_dir), [UNTIL - DAY]
+    assert check_days_for_leaks(home.log, store, home.repo_dir, [version], day, SILENT) == {"leak_checked": 30}
+    file = home.snapshot(version, "pin", UNTIL - DAY)
+    table = pq.ParquetFile(file).read()
+    early = pc.subtract(table[EVENT_TIMESTAMP], pa.scalar(DAY, pa.duration("us")))
+    pq.write_table(table.set_column(table.column_names.index(EVENT_TIMESTAMP), EVENT_TIMESTAMP, early), file)
+    with pytest.raises(LeakError, match=r"pin_embedding_ctr_v1: event_timestamp must be at least 1:00:00 after"):
+        check_days_for_leaks(home.log, store, home.repo_dir, [version], day, SILENT)
 
 
 def test_nothing_of_a_day_is_read_before_every_version_has_passed(
@@ -172,6 +191,18 @@ def test_refresh_refuses_a_date_before_the_newest_day(first_home: Home) -> None:
         planned(first_home, date(2024, 1, 7))
 
 
+def test_version_that_was_not_in_a_begun_day_gets_it_before_the_next(
+    home_and_shop: tuple[Home, Shop],
+) -> None:
+    home, _ = home_and_shop
+    space = day_module.workspace_of(home, UNTIL + DAY)
+    space.note("versions", ["ctr_v1"])
+    assert [(day.versions, day.begun) for day in planned(home, date(2024, 1, 9))] == [(KEYS, False)]
+    space.do("append", dict)
+    days = [(f"{day.cutoff:%d}", day.versions, day.begun) for day in planned(home, AS_OF)]
+    assert days == [("09", ("ctr_v1",), True), ("09", ("cvr_v1",), False), ("10", KEYS, False)]
+
+
 def test_refresh_leaves_out_what_nothing_reads_any_more(home_and_shop: tuple[Home, Shop]) -> None:
     home, _ = home_and_shop
     home.catalogue.retire_version("cvr_v1", who="someone@here", why="no longer wanted")
@@ -179,7 +210,9 @@ def test_refresh_leaves_out_what_nothing_reads_any_more(home_and_shop: tuple[Hom
     assert planned(home, date(2024, 1, 9))[0].versions == ("ctr_v1",)
 
 
-def test_command_plans_refreshes_and_tells_the_cost(home_and_shop: tuple[Home, Shop]) -> None:
+def test_command_plans_refreshes_and_tells_the_cost(
+    home_and_shop: tuple[Home, Shop], refreshed: tuple[Home, Shop]
+) -> None:
     home, shop = home_and_shop
     shop.show(8)
     arguments = ("refresh", "--run", home.run, "--as-of", "2024-01-09")
@@ -191,6 +224,11 @@ def test_command_plans_refreshes_and_tells_the_cost(home_and_shop: tuple[Home, S
     assert all(each["seconds"] >= 0.0 and each["peak_mb"] > 0.0 for each in day["substeps"])
     assert json.loads((home.run / "refreshes" / "date=2024-01-09.json").read_text()) == day
     assert headwater(*arguments).stdout == "up to date: every version has the day 2024-01-09\n"
+    # The other run had the raw data of a day more when it made this one.
+    ours, theirs = (results(each.run, OFFLINE) for each in (home, refreshed[0]))
+    of_the_day = [name for name in ours if "date=2024-01-09" in name]
+    assert len(of_the_day) == 6
+    assert_equal_results(*({name: found[name] for name in of_the_day} for found in (ours, theirs)))
 
 
 def test_command_names_a_date_that_is_none(first_home: Home) -> None:
@@ -199,8 +237,6 @@ def test_command_names_a_date_that_is_none(first_home: Home) -> None:
 
 
 def _first(file: Path) -> tuple[int, list[float]]:
-    import pyarrow.parquet as pq
-
     row = pq.ParquetFile(file).read().slice(0, 1).to_pylist()[0]
     return row["user_id"], row["embedding"]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,9 +15,11 @@ import pytest
 
 from feature_repo.contract import ENTITIES
 from feature_repo.layout import open_store
-from feature_repo.versions import VersionState
+from feature_repo.versions import VersionRecord, VersionState
 from tests.integration.runs import headwater
 from tests.life.shop import UNTIL, Shop
+from trainers.life import day as day_module
+from trainers.life import diverted
 from trainers.life.home import Home, embedding_version
 from trainers.life.refresh import planned, refresh
 from trainers.progress import SILENT
@@ -94,11 +98,21 @@ def test_refused_day_is_made_anew_when_its_raw_data_was_mended(home_and_shop: tu
     assert home.log.impressions(UNTIL, NEXT).num_rows == whole.num_rows
 
 
-def test_refused_day_goes_on_as_a_new_version(home_and_shop: tuple[Home, Shop]) -> None:
+def test_refused_day_goes_on_as_a_new_version_also_after_a_kill(
+    home_and_shop: tuple[Home, Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
     home, shop = home_and_shop
     shop.show(9)
     refuse_everything(home)
-    (outcome,) = refresh(home, date(2024, 1, 9), SILENT, as_new_version=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(day_module, "divert", _stop_at("cvr_v2"))
+        with pytest.raises(KeyboardInterrupt):
+            refresh(home, date(2024, 1, 9), SILENT, as_new_version=True)
+    assert home.catalogue.version("ctr_v2").state == VersionState.BACKFILLING
+    assert planned(home, date(2024, 1, 9))[0].versions == ("ctr_v1", "cvr_v1")
+    # That the day goes on as new versions was decided, and gates that would let it pass now change nothing.
+    allow(home)
+    (outcome,) = refresh(home, date(2024, 1, 9), SILENT)
     assert outcome.versions == ("ctr_v2", "cvr_v2")
     record = home.catalogue.version("ctr_v2")
     assert (record.state, record.parents, record.data_until) == (VersionState.CANDIDATE, ("ctr_v1",), NEXT)
@@ -109,11 +123,23 @@ def test_refused_day_goes_on_as_a_new_version(home_and_shop: tuple[Home, Shop]) 
         assert home.snapshot(embedding_version(record), entity, NEXT).is_file()
     store = open_store(home.repo_dir)
     assert "ranking__ctr_v2__cvr_v2" in {service.name for service in store.list_feature_services()}
-    allow(home)
     (day,) = planned(home, date(2024, 1, 10))
     assert day.versions == ("ctr_v2", "cvr_v2")
     refresh(home, date(2024, 1, 10), SILENT)
     assert home.newest_day("cvr_v2").cutoff == NEXT + DAY
+    home.catalogue.retire_version("ctr_v2", who="someone@here", why="the refused day was broken")
+    assert [day.versions for day in planned(home, date(2024, 1, 10))] == [("ctr_v1",), ("ctr_v1",)]
+
+
+def _stop_at(key: str) -> Callable[..., None]:
+    """Making a version of a refused day, interrupted at one."""
+
+    def divert(home: Home, record: VersionRecord, made: str, *arguments: Any) -> None:
+        if made == key:
+            raise KeyboardInterrupt
+        diverted.divert(home, record, made, *arguments)
+
+    return divert
 
 
 def _of(conversions: pa.Table, shop: Shop, number: int) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,9 +92,25 @@ def _show_day(outcome: DayOutcome) -> None:
     cost = f"{duration(outcome.seconds)}, {outcome.peak_mb:,.0f} MB"
     typer.echo(f"{outcome.cutoff:%Y-%m-%d}  {', '.join(outcome.versions)}  {cost}")
     for each in outcome.substeps:
-        typer.echo(f"  {each.name:<12} {duration(each.seconds):>9} {each.peak_mb:>7,.0f} MB  {_figures(each.figures)}")
+        typer.echo(
+            f"  {each.name:<12} {duration(each.seconds):>9} {each.peak_mb:>7,.0f} MB  {_figures(each.figures)}".rstrip()
+        )
 
 
-def _figures(figures: Any) -> str:
-    shown = {name: value for name, value in figures.items() if not isinstance(value, dict) or value}
-    return ", ".join(f"{name} {value}" for name, value in shown.items() if not name.endswith("_gates"))
+def _figures(figures: Mapping[str, Any]) -> str:
+    """What a sub-step reports, without what is nothing; of the gates' figures those that people look at first."""
+    shown = []
+    for name, value in figures.items():
+        if name.endswith("_gates"):
+            shown.append(f"{name.removesuffix('_gates')} {_gates(value)}")
+        elif isinstance(value, dict):
+            shown += [f"{name} {', '.join(f'{each} → {made}' for each, made in value.items())}"] if value else []
+        elif value not in (0, False, None):
+            shown.append(f"{name} {', '.join(value) if isinstance(value, list) else value}")
+    return ", ".join(shown)
+
+
+def _gates(figures: Mapping[str, float]) -> str:
+    kinds = {"coverage": "coverage", "cosine_median": "cosine to the day before"}
+    found = {text: [value for name, value in figures.items() if name.startswith(kind)] for kind, text in kinds.items()}
+    return " and ".join(f"{text} {min(values):.3g}" for text, values in found.items() if values)

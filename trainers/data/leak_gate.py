@@ -5,7 +5,8 @@ Proof stops the run; statistical grounds for suspicion are reported, because an 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ import numpy as np
 import pyarrow as pa
 from feast import FeatureStore
 
-from feature_repo.contract import EVENT_TIMESTAMP, RepoManifest, consumer_services, join_key, service_name
+from feature_repo.contract import (
+    EVENT_TIMESTAMP,
+    EmbeddingVersion,
+    RepoManifest,
+    consumer_services,
+    join_key,
+    service_name,
+)
 from trainers.data.event_log import EventLog
 from trainers.data.frames import point_in_time_frame
 from trainers.data.leaks import LeakError, check_joins, check_labels, check_stamps
@@ -23,6 +31,7 @@ JOINED_ROWS = 30
 """Impressions whose joins are found again without any join."""
 LABELLED_ROWS = 10_000
 """Impressions on which features are compared with the labels."""
+_DAY = timedelta(days=1)
 
 
 def check_for_leaks(
@@ -53,6 +62,50 @@ def check_for_leaks(
         warnings = check_labels(frame, [task.name for task in log.spec.tasks], seed=seed)
         stage.advance()
     return {"leak_checked": frame.num_rows, "leak_warnings": [finding.text for finding in warnings]}
+
+
+def check_days_for_leaks(
+    log: EventLog,
+    store: FeatureStore,
+    repo: Path,
+    versions: Sequence[EmbeddingVersion],
+    cutoffs: Sequence[datetime],
+    progress: Progress,
+) -> Mapping[str, Any]:
+    """Hold new days of versions against the impressions around them: what is proof is looked for, and only that.
+
+    Args:
+        versions: Versions with views in the feature repo.
+        cutoffs: Their new days, increasing.
+
+    Returns:
+        Figures: impressions whose joins were found again.
+
+    Raises:
+        LeakError: A snapshot is stamped before it could be known, or a join hands out a value from the future.
+    """
+    manifest = RepoManifest.load(repo / "data")
+    services = [consumer_services(manifest)[service_name("ranking", (version,))] for version in versions]
+    few = _around(log, cutoffs)
+    oldest = cutoffs[0] - timedelta(hours=max(manifest.activity_ttl_hours, *(each.ttl_hours for each in versions)))
+    findings = []
+    with progress.stage("check for leaks", len(services)) as stage:
+        for service in services:
+            frame = point_in_time_frame(store, few, service.name)
+            for view in service.views:
+                findings += check_stamps(repo, view, log.spec.publish_delay, since=cutoffs[0])
+                findings += check_joins(repo, frame, view, since=oldest - 2 * _DAY)
+            stage.advance()
+    if findings:
+        raise LeakError(findings)
+    return {"leak_checked": few.num_rows}
+
+
+def _around(log: EventLog, cutoffs: Sequence[datetime]) -> pa.Table:
+    """Some impressions from the day before the first cut-off to the day after the last one, as far as the log goes."""
+    rows = log.impressions(cutoffs[0] - _DAY, cutoffs[-1] + _DAY)
+    rows = rows.select([join_key("user"), join_key("pin"), EVENT_TIMESTAMP])
+    return rows.take(_places(rows.num_rows, JOINED_ROWS, seed=0))
 
 
 def _impressions(log: EventLog, seed: int) -> pa.Table:

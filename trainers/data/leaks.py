@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from feature_repo.contract import (
     DATA_CUTOFF_FIELD,
@@ -117,15 +118,20 @@ def assert_no_leak(
     logger.info("leak_check=passed service=%s rows=%d labels=%s", service, frame.num_rows, ",".join(labels))
 
 
-def check_stamps(repo: Path, view: str, publish_delay: timedelta) -> list[LeakFinding]:
+def check_stamps(
+    repo: Path, view: str, publish_delay: timedelta, *, since: datetime | None = None
+) -> list[LeakFinding]:
     """Rows that claim to be usable before their own data cut-off plus the publish delay.
 
     Activity views, which have no `data_cutoff`, are held to the day in the name of each snapshot file.
+
+    Args:
+        since: Oldest daily snapshot that is looked at; all are when not given.
     """
     if view not in map(activity_view, ENTITIES) and "_embedding_" not in view:
         return []
     findings = []
-    for fragment in _snapshots(repo, view).get_fragments():
+    for fragment in _snapshots(repo, view, since).get_fragments():
         has_cutoff = DATA_CUTOFF_FIELD in fragment.physical_schema.names
         table = fragment.to_table(columns=[EVENT_TIMESTAMP, *([DATA_CUTOFF_FIELD] if has_cutoff else [])])
         cutoffs = table[DATA_CUTOFF_FIELD] if has_cutoff else _file_day(Path(fragment.path))
@@ -158,16 +164,20 @@ def _stamp_finding(view: str, path: str, soonest: timedelta, delay: timedelta, h
     )
 
 
-def check_joins(repo: Path, frame: pa.Table, view: str) -> list[LeakFinding]:
+def check_joins(repo: Path, frame: pa.Table, view: str, *, since: datetime | None = None) -> list[LeakFinding]:
     """Rows whose values are not those of the newest feature row at their time, found again without any join.
 
     TTL is left to the frame: a null is accepted where an older row exists, a value never where none does.
+
+    Args:
+        since: Oldest daily snapshot that is looked at, no younger than what the view's TTL lets the frame read; all
+            are when not given.
     """
     entity = next(entity for entity in ENTITIES if view.startswith(f"{entity}_"))
     key = join_key(entity)
     prefix = feature_reference(view, "")
     names = [name.removeprefix(prefix) for name in frame.column_names if name.startswith(prefix)]
-    known = _snapshots(repo, view).to_table(filter=pc.field(key).isin(pc.unique(frame[key])))
+    known = _snapshots(repo, view, since).to_table(filter=pc.field(key).isin(pc.unique(frame[key])))
     history = known.sort_by([(EVENT_TIMESTAMP, "ascending"), ("created_timestamp", "ascending")]).to_pylist()
     wanted = frame.select([key, EVENT_TIMESTAMP, *(prefix + name for name in names)]).to_pylist()
     for row in wanted:
@@ -288,5 +298,11 @@ def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
 
 
-def _snapshots(repo: Path, view: str) -> ds.Dataset:
-    return ds.dataset(repo / snapshot_folder(view), format="parquet")
+def _snapshots(repo: Path, view: str, since: datetime | None) -> ds.Dataset:
+    folder = repo / snapshot_folder(view)
+    if since is None:
+        return ds.dataset(folder, format="parquet")
+    files = sorted(folder.glob("*.parquet"))
+    first = f"date={since:%Y-%m-%d}"
+    recent = [str(file) for file in files if not file.stem.startswith("date=") or file.stem >= first]
+    return ds.dataset(recent, schema=pq.read_schema(files[-1]), format="parquet")

@@ -6,24 +6,29 @@ random choices. So a day is embedded by the model that the version was on that d
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+from feature_repo.contract import write_atomically
+from feature_repo.layout import open_store
 from feature_repo.versions import VersionRecord
+from trainers.data.leak_gate import check_days_for_leaks
 from trainers.life.diverted import is_continuation
-from trainers.life.home import Home
+from trainers.life.home import REFRESHED_STATES, Home, embedding_version
 from trainers.life.new_version import plan_of
 from trainers.life.operators import operator
 from trainers.life.recording import record_days
-from trainers.life.refresh import REFRESHED_STATES
 from trainers.life.walked_days import embed_days, walk_days
 from trainers.progress import Progress
 from trainers.run_lock import run_lock
 from trainers.upstream.publish import publish
 
 DAY = timedelta(days=1)
-FOLDER = "backfill"
+FOLDER, DAYS_FILE = "backfill", "days.json"
 
 
 def backfill(home: Home, key: str, first: date, last: date, progress: Progress) -> dict[str, Any]:
@@ -36,20 +41,33 @@ def backfill(home: Home, key: str, first: date, last: date, progress: Progress) 
 
     Raises:
         RunLockedError: Another process works in the run.
+        LeakError: A day knows what came after it.
         ValueError: The period lies outside the days that can be made, or the version cannot walk again.
     """
     with run_lock(home.run):
+        home.remove_partials()
         record = home.catalogue.version(key)
         cutoffs = missing_days(home, record, first, last)
         if not cutoffs:
             return {"days": 0}
         out = home.folder(key) / FOLDER
+        _begin(out, cutoffs)
         walk_days(home, record, cutoffs, out, progress)
         figures = embed_days(home, record, cutoffs, out, progress)
         publish(plan_of(home, record, cutoffs), progress)
+        store, version = open_store(home.repo_dir), embedding_version(record)
+        figures |= check_days_for_leaks(home.log, store, home.repo_dir, [version], cutoffs, progress)
         record_days(home, record, cutoffs, who=operator(), why=f"backfill of {first} to {last}")
         shutil.rmtree(out, ignore_errors=True)
     return figures
+
+
+def _begin(out: Path, cutoffs: Sequence[datetime]) -> None:
+    """Make a folder to walk in; what lies there is of use to the same days alone, whose weights it has kept."""
+    file, days = out / DAYS_FILE, json.dumps([cutoff.isoformat() for cutoff in cutoffs])
+    if out.exists() and not (file.is_file() and file.read_text() == days):
+        shutil.rmtree(out)
+    write_atomically(file, days)
 
 
 def missing_days(home: Home, record: VersionRecord, first: date, last: date) -> list[datetime]:

@@ -20,6 +20,7 @@ from feature_repo.versions import DayRecord, VersionRecord
 from trainers.data.attributes import write_attributes
 from trainers.data.columns import PINS, USERS
 from trainers.data.event_log import EventLog
+from trainers.data.leak_gate import check_days_for_leaks
 from trainers.data.prepare import activity_builder, daily_views, manifest, materialize, static_views
 from trainers.life.day_check import (
     ALIGNMENT_FILE,
@@ -168,8 +169,9 @@ class DayRefresh:
                 checked.append(check_day(self._home, record, self._cutoff, self._space.folder))
                 self._record_verdict(checked[-1])
                 stage.advance()
-        refused = [each for each in checked if each.failed]
-        if refused and not self._as_new_version:
+        begun = self._space.noted("diverted") or {}
+        refused = [each for each in checked if each.failed or each.record.key in begun]
+        if refused and not (self._as_new_version or begun):
             raise _refusal(refused, self._cutoff)
         return {f"{each.record.key}_gates": dict(each.figures) for each in checked} | {
             "new_versions": self._divert(refused)
@@ -216,14 +218,16 @@ class DayRefresh:
         return {"versions": [record.key for record in self._passed()]}
 
     def _materialize(self) -> Mapping[str, Any]:
-        """The newest snapshots go online."""
+        """The newest snapshots go online, unless one knows the future."""
         home, repo = self._home, self._home.manifest()
         versions = [embedding_version(record) for record in self._visible()]
+        store = open_store(home.repo_dir)
+        checked = check_days_for_leaks(home.log, store, home.repo_dir, versions, [self._cutoff], self._progress)
         static = static_views(repo) if self._figures("features")["attributes"] else []
         daily = daily_views(versions)
         newest = self._cutoff + home.log.spec.publish_delay
-        materialize(open_store(home.repo_dir), daily, static, newest, self._progress)
-        return {"feature_views": len(daily) + len(static), "newest": newest.isoformat()}
+        materialize(store, daily, static, newest, self._progress)
+        return {"feature_views": len(daily) + len(static), "newest": newest.isoformat(), **checked}
 
     def _release(self) -> Mapping[str, Any]:
         """The live release's models over the day's Pins."""
@@ -233,18 +237,8 @@ class DayRefresh:
         return {"release": release.id}
 
     def _finish(self, done: list[Substep]) -> DayOutcome:
-        """Call the day visible, keep what it cost, and leave no workspace."""
+        """Keep what the day cost, call it visible, which is the last word on it, and leave no workspace."""
         home = self._home
-        for record in self._passed():
-            day = next(day for day in home.catalogue.days(record.key, self._cutoff) if day.cutoff == self._cutoff)
-            self._put(_with_cost(dataclasses.replace(day, state="visible", finished=datetime.now(UTC)), done))
-            checkpoint = home.folder(record.key) / CHECKPOINT
-            artifacts = {**record.artifacts, str(checkpoint.relative_to(home.run)): sha256_of(checkpoint)}
-            home.catalogue.update_version(
-                record.key, data_until=self._cutoff, artifacts=artifacts, who=WHO, why=self._why()
-            )
-        for key in (self._space.noted("diverted") or {}).values():
-            finish_diverted(home, key, self._cutoff, why=self._why())
         outcome_of_day = DayOutcome(
             cutoff=self._cutoff,
             versions=tuple(record.key for record in self._visible()),
@@ -252,8 +246,22 @@ class DayRefresh:
             release=home.catalogue.pointers().live,
         )
         write_atomically(record_file(home.run, self._cutoff), json.dumps(outcome_of_day.to_dict(), indent=1) + "\n")
+        for record in self._passed():
+            self._update(record)
+            day = next(day for day in home.catalogue.days(record.key, self._cutoff) if day.cutoff == self._cutoff)
+            self._put(_with_cost(dataclasses.replace(day, state="visible", finished=datetime.now(UTC)), done))
+        for key in (self._space.noted("diverted") or {}).values():
+            finish_diverted(home, key, self._cutoff, why=self._why())
         self._space.clear()
         return outcome_of_day
+
+    def _update(self, record: VersionRecord) -> None:
+        """What a version was trained on by now."""
+        checkpoint = self._home.folder(record.key) / CHECKPOINT
+        artifacts = {**record.artifacts, str(checkpoint.relative_to(self._home.run)): sha256_of(checkpoint)}
+        self._home.catalogue.update_version(
+            record.key, data_until=self._cutoff, artifacts=artifacts, who=WHO, why=self._why()
+        )
 
     def _passed(self) -> list[VersionRecord]:
         """Versions whose own day becomes visible."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from feature_repo.contract import ENTITIES
 from feature_repo.versions import VersionRecord, VersionState
 from trainers.commit import commit
-from trainers.life.home import INPUTS_FILE, Home, embedding_version
+from trainers.life.home import INPUTS_FILE, REFRESHED_STATES, Home, embedding_version
 from trainers.life.recording import record_days
 from trainers.life.registration import register
 from trainers.upstream.aggregate import keep_last, normalised
@@ -27,8 +27,9 @@ WHO = "refresh"
 
 
 def is_diverted(record: VersionRecord, versions: Sequence[VersionRecord]) -> bool:
-    """Whether a version goes on as another one."""
-    return any(record.key in each.parents and is_continuation(each) for each in versions)
+    """Whether a version goes on as another one, which is complete and not given up."""
+    kept = [each for each in versions if each.state in REFRESHED_STATES]
+    return any(record.key in each.parents and is_continuation(each) for each in kept)
 
 
 def is_continuation(record: VersionRecord) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_repo.contract import MANIFEST_FILE, EmbeddingVersion, RepoManifest, embedding_view
-from feature_repo.versions import Catalogue, DayRecord, VersionRecord
+from feature_repo.versions import Catalogue, DayRecord, VersionRecord, VersionState
 from trainers import run_config
 from trainers.data.event_log import EventLog
 from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO
@@ -23,6 +23,8 @@ from trainers.upstream.recipes import UpstreamRecipe, recipe_from
 UPSTREAM = "upstream"
 INPUTS_FILE = "inputs.json"
 """What the towers of a version read, in its folder."""
+REFRESHED_STATES = (VersionState.CANDIDATE, VersionState.LIVE, VersionState.SUPERSEDED)
+"""States in which a version may get new days."""
 
 
 class Home:
@@ -85,6 +87,11 @@ class Home:
     def folder(self, key: str) -> Path:
         """Folder of a version's checkpoint, raw vectors and reference frame."""
         return version_folder(self.run, key)
+
+    def remove_partials(self) -> None:
+        """Remove what killed processes had half written of checkpoints and vectors; only with the run's lock."""
+        for file in (self.run / UPSTREAM).rglob(".*.partial"):
+            file.unlink()
 
     def view_folder(self, version: EmbeddingVersion, entity: str) -> Path:
         """Snapshots of one of a version's views."""

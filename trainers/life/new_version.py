@@ -17,15 +17,22 @@ from feature_repo.contract import ENTITIES, write_atomically
 from feature_repo.layout import open_store
 from feature_repo.versions import VersionRecord, VersionState
 from trainers.commit import commit
+from trainers.data.leak_gate import check_days_for_leaks
 from trainers.data.manifest import UPSTREAM_MODELS
 from trainers.data.prepare import daily_views, materialize
 from trainers.data.upstream_data import UpstreamSpecs, upstream_specs
 from trainers.life.day_check import backward_file, published_figures
 from trainers.life.day_training import compatible_with
-from trainers.life.home import INPUTS_FILE, Home, embedding_version, recorded_recipe, upstream_recipe
+from trainers.life.home import (
+    INPUTS_FILE,
+    REFRESHED_STATES,
+    Home,
+    embedding_version,
+    recorded_recipe,
+    upstream_recipe,
+)
 from trainers.life.operators import operator
 from trainers.life.recording import record_days
-from trainers.life.refresh import REFRESHED_STATES
 from trainers.life.registration import register
 from trainers.life.walked_days import embed_days, trainer_of, walk_days
 from trainers.progress import Progress
@@ -65,6 +72,7 @@ def create_version(home: Home, wanted: NewVersion, progress: Progress) -> tuple[
         GateFailedError: The newest day of the version is broken; it stays unfinished.
     """
     with run_lock(home.run):
+        home.remove_partials()
         record = _begin(home, wanted)
         cutoffs = _cutoffs(home, record)
         who, folder = operator(), home.folder(record.key)
@@ -165,11 +173,13 @@ def _publish(home: Home, record: VersionRecord, cutoffs: Sequence[datetime], pro
     register(home, version)
     newest = cutoffs[-1] + home.log.spec.publish_delay
     views = [view for view in daily_views([version]) if view.endswith(record.key)]
-    materialize(open_store(home.repo_dir), views, (), newest, progress)
+    store = open_store(home.repo_dir)
+    checked = check_days_for_leaks(home.log, store, home.repo_dir, [version], cutoffs, progress)
+    materialize(store, views, (), newest, progress)
     record_days(home, record, cutoffs, who=operator(), why=_PUBLISHED)
     for name in ("weights", "entities"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    return {"days": len(cutoffs), **counts}
+    return {"days": len(cutoffs), **counts, **checked}
 
 
 def plan_of(home: Home, record: VersionRecord, cutoffs: Sequence[datetime]) -> PublishPlan:

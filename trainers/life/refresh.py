@@ -9,12 +9,11 @@ from datetime import date, datetime, timedelta
 from feature_repo.versions import Catalogue, VersionRecord, VersionState
 from trainers.life.day import WORKSPACES, DayOutcome, DayRefresh, workspace_of
 from trainers.life.diverted import is_diverted
-from trainers.life.home import Home
+from trainers.life.home import REFRESHED_STATES, Home
 from trainers.progress import Progress
 from trainers.run_lock import run_lock
 
 DAY = timedelta(days=1)
-REFRESHED_STATES = (VersionState.CANDIDATE, VersionState.LIVE, VersionState.SUPERSEDED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,16 +49,23 @@ def refresh(
     """
     outcomes = []
     with run_lock(home.run):
+        home.remove_partials()
         _sweep(home)
-        for day in planned(home, as_of):
-            space = workspace_of(home, day.cutoff)
-            if not day.begun:
-                space.note("versions", day.versions)
-            records = [home.catalogue.version(key) for key in day.versions]
-            outcomes.append(DayRefresh(home, day.cutoff, records, progress, as_new_version=as_new_version).run())
+        # Planned anew for each day: one that the gates refuse may go on as another version.
+        while days := planned(home, as_of):
+            outcomes.append(_make(home, days[0], progress, as_new_version=as_new_version))
             if finished is not None:
                 finished(outcomes[-1])
     return outcomes
+
+
+def _make(home: Home, day: PlannedDay, progress: Progress, *, as_new_version: bool) -> DayOutcome:
+    if not day.begun:
+        space = workspace_of(home, day.cutoff)
+        space.clear()
+        space.note("versions", day.versions)
+    records = [home.catalogue.version(key) for key in day.versions]
+    return DayRefresh(home, day.cutoff, records, progress, as_new_version=as_new_version).run()
 
 
 def planned(home: Home, as_of: date) -> list[PlannedDay]:
@@ -81,14 +87,21 @@ def planned(home: Home, as_of: date) -> list[PlannedDay]:
             f"--as-of must be {max(newest.values()):%Y-%m-%d}, the newest day there is, or later (got {as_of}); a day "
             "that is visible is never made again"
         )
-    days = []
-    for number in range(1, (last - min(newest.values())) // DAY + 1):
-        cutoff = min(newest.values()) + number * DAY
-        noted = workspace_of(home, cutoff).noted("versions")
+    days: list[PlannedDay] = []
+    while (oldest := min(newest.values())) < last:
+        cutoff = oldest + DAY
         lacking = [key for key, day in newest.items() if day < cutoff]
-        kept = [key for key in noted if key in newest] if noted else lacking
-        days.append(PlannedDay(cutoff=cutoff, versions=tuple(kept), begun=noted is not None))
+        resumed = [] if days and days[-1].cutoff == cutoff else _taking_part(home, cutoff, lacking)
+        days.append(PlannedDay(cutoff=cutoff, versions=tuple(resumed or lacking), begun=bool(resumed)))
+        newest |= dict.fromkeys(days[-1].versions, cutoff)
     return days
+
+
+def _taking_part(home: Home, cutoff: datetime, lacking: list[str]) -> list[str]:
+    """Versions with which a day was begun; none where it was not, or where none of them is refreshed any more."""
+    space = workspace_of(home, cutoff)
+    # Until its raw data is in the log nothing of a day depends on who takes part in it.
+    return [key for key in space.noted("versions") if key in lacking] if space.find("append") is not None else []
 
 
 def refreshed_versions(catalogue: Catalogue) -> list[VersionRecord]:

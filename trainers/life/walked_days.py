@@ -24,7 +24,7 @@ from trainers.life.home import INPUTS_FILE, Home, embedding_version, upstream_re
 from trainers.progress import Progress
 from trainers.torch_setup import set_up_torch
 from trainers.upstream.trainer import UpstreamTrainer
-from trainers.upstream.walk import CHECKPOINT, WalkData, WalkPlan, daily_file, walk, write_embeddings
+from trainers.upstream.walk import WalkData, WalkPlan, daily_file, walk, write_embeddings
 from trainers.upstream_steps import history_reader, upstream_trainer, walk_data
 
 PROCESS_MB = 400.0
@@ -114,11 +114,6 @@ def trainer_of(home: Home, record: VersionRecord, specs: UpstreamSpecs) -> Upstr
     """An untrained model of a version."""
     recipe = upstream_recipe(record)
     return upstream_trainer(home.log, specs, recipe, record.model, record.seed, compatibility(home, record))
-
-
-def walked(out: Path) -> bool:
-    """Whether a walk has begun in a folder."""
-    return (out / CHECKPOINT).is_file()
 
 
 def _data(home: Home, record: VersionRecord, specs: UpstreamSpecs, until: datetime, progress: Progress) -> WalkData:
