@@ -188,9 +188,10 @@ class _Run:
 
     def write(self, chunk_rows: int, advance: Callable[[int], Any]) -> None:
         """Write what is not written yet, and see that all of it is there."""
-        for table in prefetch(self._rows.tables(self._names, self._journal.rows, chunk_rows)):
-            self._write_chunk(table)
-            advance(table.num_rows)
+        with prefetch(self._rows.tables(self._names, self._journal.rows, chunk_rows)) as tables:
+            for table in tables:
+                self._write_chunk(table)
+                advance(table.num_rows)
         self._rows.check_unchanged()
         if self._writer.has_lost(self._journal.probes):
             self._journal.remove()

@@ -94,12 +94,12 @@ class _Plan:
         Args:
             is_ahead: Whether a thread of its own decodes the next page.
         """
-        pages = self.gather.pages(group)
-        for number, page in prefetch(pages) if is_ahead else pages:
-            first, last = self.bounds[number : number + 2]
-            if first < last:
-                for column, values in zip(self.columns, page.columns, strict=True):
-                    column.put(self.positions[first:last], whole(values), self.rows[first:last])
+        with prefetch(self.gather.pages(group), is_ahead=is_ahead) as pages:
+            for number, page in pages:
+                first, last = self.bounds[number : number + 2]
+                if first < last:
+                    for column, values in zip(self.columns, page.columns, strict=True):
+                        column.put(self.positions[first:last], whole(values), self.rows[first:last])
 
     def finish(self) -> pa.Table:
         """The features."""

@@ -107,8 +107,8 @@ class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
         if target.exists() and not allow_overwrite:
             raise FileExistsError(f"{target} must not exist yet (got one); pass allow_overwrite=True to replace it")
         reader = self.to_record_batches()
-        tables = prefetch(pa.Table.from_batches([batch]) for batch in reader)
-        return write_tables(target, reader.schema, tables)
+        with prefetch(pa.Table.from_batches([batch]) for batch in reader) as tables:
+            return write_tables(target, reader.schema, tables)
 
     def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:  # noqa: ARG002
         """Write the result, on-demand features included, as the one file of a saved dataset, or of its folder.

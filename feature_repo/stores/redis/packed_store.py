@@ -59,7 +59,8 @@ class PackedRedisOnlineStore(PackedReads, RedisOnlineStore):  # type: ignore[mis
         check_key_version(config, view.name)
         chunks = table_chunks(checked_table(view, table), num_rows=CHUNK_ROWS, key_suffix=config.project.encode())
         # The next commands are made while the server works on these.
-        return self._write(config, view, prefetch(_with_commands(config, view, chunks)), progress)
+        with prefetch(_with_commands(config, view, chunks), is_ahead=table.num_rows > CHUNK_ROWS) as ready:
+            return self._write(config, view, ready, progress)
 
     def online_write_batch(
         self, config: RepoConfig, table: FeatureView, data: list[Any], progress: Callable[[int], Any] | None

@@ -86,7 +86,8 @@ class PackedSqliteOnlineStore(PackedReads, SqliteOnlineStore):  # type: ignore[m
         check_key_version(config, view.name)
         chunks = table_chunks(checked_table(view, table), num_rows=CHUNK_ROWS, by_key=True)
         # The next rows are encoded while these are inserted.
-        return self._write(config, view, prefetch(chunks), progress)
+        with prefetch(chunks, is_ahead=table.num_rows > CHUNK_ROWS) as ready:
+            return self._write(config, view, ready, progress)
 
     def online_write_batch(
         self, config: RepoConfig, table: FeatureView, data: list[Any], progress: Callable[[int], Any] | None
