@@ -6,8 +6,7 @@ Keys and values are those of Feast's own Redis store: a hash per entity, `mmh3(v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import repeat
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -19,17 +18,14 @@ from feature_repo.stores.online.read_clock import Clock
 from feature_repo.stores.packed.cells import CellRequest, Cells
 from feature_repo.stores.packed.checks import checked_table
 from feature_repo.stores.packed.reads import PackedReads
-from feature_repo.stores.packed.rows import RowChunk, batch_chunks, check_key_version, table_chunks
-from feature_repo.stores.packed.times import encode_times
+from feature_repo.stores.packed.rows import batch_chunks, check_key_version, table_chunks
 from feature_repo.stores.prefetch import prefetch
 from feature_repo.stores.redis.errors import check_written, named_errors
-from feature_repo.stores.redis.pipeline import bulk, command, exchange
-from feature_repo.stores.redis.reading import HashRequest, field_names, read_hashes, time_field
-from feature_repo.stores.redis.script import DIGEST, ORDER_SAFE_WRITE
+from feature_repo.stores.redis.reading import HashRequest, read_hashes
+from feature_repo.stores.redis.writing import Commands, RowWriter
 
 CHUNK_ROWS = 2000
 """Rows that are encoded, sent and acknowledged together."""
-_LOAD_SCRIPT = command(b"SCRIPT", b"LOAD", ORDER_SAFE_WRITE)
 
 
 class PackedRedisOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[misc]
@@ -58,33 +54,26 @@ class PackedRedisOnlineStore(PackedReads, RedisOnlineStore):  # type: ignore[mis
         """
         check_key_version(config, view.name)
         chunks = table_chunks(checked_table(view, table), num_rows=CHUNK_ROWS, key_suffix=config.project.encode())
+        writer = self._writer(config, view, creates=True)
         # The next commands are made while the server works on these.
-        with prefetch(_with_commands(config, view, chunks), is_ahead=table.num_rows > CHUNK_ROWS) as ready:
-            return self._write(config, view, ready, progress)
+        with prefetch(writer.ready(chunks), is_ahead=table.num_rows > CHUNK_ROWS) as ready:
+            return _write(config, view, writer, ready, progress)
 
     def online_write_batch(
         self, config: RepoConfig, table: FeatureView, data: list[Any], progress: Callable[[int], Any] | None
     ) -> None:
         """Feast's write of protobuf rows, with the same guard."""
         chunks = batch_chunks(table, data, config=config, key_suffix=config.project.encode())
-        self._write(config, table, _with_commands(config, table, chunks), progress)
+        writer = self._writer(config, table, creates=False)
+        _write(config, table, writer, writer.ready(chunks), progress)
 
-    def _write(
-        self,
-        config: RepoConfig,
-        view: FeatureView,
-        chunks: Iterable[tuple[RowChunk, list[bytes]]],
-        progress: Callable[[int], Any] | None,
-    ) -> int:
-        written = 0
-        for chunk, commands in chunks:
-            with named_errors(config, view, "take every row"):
-                replies = exchange(self._get_client(config.online_store), chunk.keys, commands, [_LOAD_SCRIPT])
-                check_written(config, view, chunk.keys, replies)
-            written += sum(replies)
-            if progress:
-                progress(len(chunk.keys))
-        return written
+    def _writer(self, config: RepoConfig, view: FeatureView, *, creates: bool) -> RowWriter:
+        settings = config.online_store
+        with named_errors(config, view, "take every row"):
+            client = self._get_client(settings)
+        return RowWriter(
+            client, _stored_name(config, view), key_ttl_seconds=settings.key_ttl_seconds or 0, creates=creates
+        )
 
     def read_cells(self, config: RepoConfig, requests: Sequence[CellRequest]) -> list[Cells]:
         """What the store holds for each request, all in one pipeline."""
@@ -110,23 +99,20 @@ def _stored_name(config: RepoConfig, view: FeatureView) -> str:
     return str(compute_versioned_name(view, config.registry.enable_online_feature_view_versioning))
 
 
-def _with_commands(
-    config: RepoConfig, view: FeatureView, chunks: Iterable[RowChunk]
-) -> Iterator[tuple[RowChunk, list[bytes]]]:
-    name, seconds_to_live = _stored_name(config, view), config.online_store.key_ttl_seconds or 0
-    return ((chunk, _write_commands(chunk, name, seconds_to_live)) for chunk in chunks)
-
-
-def _write_commands(chunk: RowChunk, view: str, key_ttl_seconds: int) -> list[bytes]:
-    """A call of the script per row."""
-    words = 8 + 2 * len(chunk.names)
-    head = b"*%d\r\n" % words + bulk(b"EVALSHA") + bulk(DIGEST) + bulk(b"1")
-    times = map(bulk, encode_times(chunk.event_micros))
-    micros = (bulk(b"%d" % moment) for moment in chunk.event_micros.tolist())
-    expiry = bulk(b"%d" % key_ttl_seconds)
-    parts: list[Iterable[bytes]] = [repeat(head), map(bulk, chunk.keys), repeat(time_field(view)), times, micros]
-    parts.append(repeat(expiry))
-    for field, values in zip(field_names(view, chunk.names), chunk.values, strict=True):
-        headers = {length: field + b"$%d\r\n" % length for length in set(map(len, values))}
-        parts += [map(headers.__getitem__, map(len, values)), values, repeat(b"\r\n")]
-    return [b"".join(row) for row in zip(*parts, strict=False)]
+def _write(
+    config: RepoConfig,
+    view: FeatureView,
+    writer: RowWriter,
+    ready: Iterable[Commands],
+    progress: Callable[[int], Any] | None,
+) -> int:
+    written = 0
+    for commands in ready:
+        keys = commands.chunk.keys
+        with named_errors(config, view, "take every row"):
+            replies = writer.write(commands)
+            check_written(config, view, keys, replies)
+        written += sum(replies)
+        if progress:
+            progress(len(keys))
+    return written

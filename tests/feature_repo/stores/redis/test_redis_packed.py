@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -140,3 +141,63 @@ def test_server_that_forgot_the_script_takes_rows(online: OnlineUnderTest, admin
     admin.script_flush()
     write(online.store, V1, embedding_rows(V1, ids, value=2, at=NOON + HOUR))
     assert online.clicks(V1, ids, NOON + HOUR) == [2]
+
+
+def _commands(admin: redis.Redis, name: str) -> int:
+    """Calls of a command that the server carried out."""
+    stats: dict[str, dict[str, int]] = admin.info("commandstats")
+    return stats.get(f"cmdstat_{name}", {"calls": 0})["calls"]
+
+
+def test_new_rows_are_created_without_the_script_and_others_compared(
+    online: OnlineUnderTest, admin: redis.Redis
+) -> None:
+    ids = new_ids(5000)
+    write(online.store, V1, embedding_rows(V1, ids[:100], value=9, at=NOON + HOUR))
+    admin.config_resetstat()
+    assert write(online.store, V1, embedding_rows(V1, ids, value=2)) == 4900
+    assert [_commands(admin, name) for name in ("hsetex", "evalsha")] == [5000, 100]
+    assert online.clicks(V1, ids, NOON + HOUR) == [9] * 100 + [2] * 4900
+
+
+def test_rows_that_are_mostly_held_are_sent_once_after_the_first_chunks(
+    online: OnlineUnderTest, admin: redis.Redis
+) -> None:
+    ids = new_ids(10_000)
+    write(online.store, V1, embedding_rows(V1, ids, value=1))
+    admin.config_resetstat()
+    assert write(online.store, V1, embedding_rows(V1, ids, value=2, at=NOON + HOUR)) == len(ids)
+    # The second chunk's commands were perhaps made before the first one's replies came.
+    assert 2000 <= _commands(admin, "hsetex") <= 4000
+    assert _commands(admin, "evalsha") == len(ids)
+    assert set(online.clicks(V1, ids, NOON + HOUR)) == {2}
+
+
+def test_row_with_a_part_of_its_fields_is_written_whole(online: OnlineUnderTest, admin: redis.Redis) -> None:
+    ids = new_ids(2)
+    write(online.store, V1, embedding_rows(V1, ids, value=1))
+    first, second = entity_keys(PIN_KEY, [pa.array(ids)], b"contract")
+    admin.hdel(first, f"_ts:{V1}")
+    admin.hdel(second, *[name for name in admin.hkeys(second) if not name.startswith(b"_ts:")])
+    assert write(online.store, V1, embedding_rows(V1, ids, value=2)) == 2
+    assert online.clicks(V1, ids) == [2, 2]
+
+
+def test_rows_are_written_by_a_user_who_may_only_run_the_script(online: OnlineUnderTest, admin: redis.Redis) -> None:
+    ids = new_ids(5000)
+    rules = ("+script|load", "+evalsha", "+hget", "+hset", "+hmget")
+    admin.execute_command("ACL", "SETUSER", "older", "reset", "on", ">secret", "~*", *rules)
+    address = f"{online.settings['connection_string']},username=older,password=secret"
+    older = feature_store(online.folder, {**online.settings, "connection_string": address})
+    admin.config_resetstat()
+    assert write(older, V1, embedding_rows(V1, ids, value=3)) == len(ids)
+    assert [_commands(admin, name) for name in ("hsetex", "evalsha")] == [0, len(ids)]
+    assert set(online.clicks(V1, ids)) == {3}
+
+
+def test_rows_are_written_to_a_server_that_cannot_create_them(tmp_path: Path) -> None:
+    with running(tmp_path / "server", "--rename-command", "HSETEX", "") as port:
+        older = OnlineUnderTest.applied(tmp_path, {"type": PACKED, "connection_string": f"{HOST}:{port}"})
+        ids = new_ids(5000)
+        assert write(older.store, V1, embedding_rows(V1, ids, value=3)) == len(ids)
+        assert set(older.clicks(V1, ids)) == {3}

@@ -74,7 +74,7 @@ def test_user_without_a_permission_writes_nothing_and_is_told(
     online: OnlineUnderTest, admin: redis.Redis, lacks: str
 ) -> None:
     ids = new_ids(3)
-    limited = _client(online, admin, "+@all", lacks)
+    limited = _client(online, admin, "+@all", "-hsetex", lacks)
     admin.script_flush()
     with pytest.raises(OnlineStoreUnavailableError, match=f"{V1}.*let its user run HMGET and, to write, SCRIPT LOAD"):
         write(limited, V1, embedding_rows(V1, ids))
