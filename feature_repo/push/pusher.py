@@ -49,7 +49,7 @@ from feature_repo.push.targets import Target, chosen_versions, moment_of_push, t
 from feature_repo.push.towers import LoadProgram
 from feature_repo.push.turns import taking_turns
 from feature_repo.push.vectors import averaged, checked, vector_column
-from feature_repo.push.writer import write_rows
+from feature_repo.push.writer import RowWriter
 from feature_repo.versions import Catalogue, VersionRecord
 
 logger = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ class Pusher:
         self._store = open_store(repo_dir)
         self._towers = LoadedTowers(run, load_program)
         self._readers: dict[tuple[str, str, RepoManifest], InputReader] = {}
+        self._writers: dict[RepoManifest, RowWriter] = {}
 
     def push(
         self,
@@ -173,7 +174,7 @@ class Pusher:
 
     def _write(self, request: _Request, computed: Sequence[_Computed]) -> dict[str, int | None]:
         tables = _attribute_table(request, computed[0].known) | {_view(request, each): each.rows for each in computed}
-        written = write_rows(self._store, tables, request.moment)
+        written = self._writers[request.manifest].write(tables, request.moment)
         if request.entity == "pin":
             note_pins(self._repo_dir / "data", request.ids, request.moment)
         return written
@@ -206,6 +207,7 @@ class Pusher:
         if name not in self._readers:
             # The version may be newer than what the registry was last asked.
             self._store.refresh_registry()
+            self._writers[request.manifest] = RowWriter(self._store)
             self._readers[name] = InputReader(self._store, request.manifest, request.entity, target.version)
         return self._readers[name]
 

@@ -92,7 +92,9 @@ def target_at(catalogue: Catalogue, record: VersionRecord, publish_delay: timede
     Raises:
         PushError: There is none, or it is older than the TTL.
     """
-    visible = sorted(day.cutoff for day in catalogue.days(record.key) if day.state == "visible")
+    # Of days that are older than that no vector may be used.
+    since = moment - publish_delay - timedelta(hours=record.ttl_hours) - AFTER_REPLAY
+    visible = _visible(catalogue, record, since) or _visible(catalogue, record, None)
     usable = [cutoff for cutoff in visible if cutoff + publish_delay < moment]
     if not usable:
         first = f"{visible[0] + publish_delay:%Y-%m-%d %H:%M}" if visible else "none"
@@ -112,3 +114,8 @@ def target_at(catalogue: Catalogue, record: VersionRecord, publish_delay: timede
             f"{moment:%Y-%m-%d %H:%M:%S} (got vectors from {target.usable_from:%Y-%m-%d %H:%M}); refresh it first"
         )
     return target
+
+
+def _visible(catalogue: Catalogue, record: VersionRecord, since: datetime | None) -> list[datetime]:
+    """Cut-offs of the version's visible days, the oldest first."""
+    return sorted(day.cutoff for day in catalogue.days(record.key, since) if day.state == "visible")

@@ -1,4 +1,4 @@
-"""One push into a run at a time, whichever thread or process it comes from."""
+"""One push into a run, or one export of its towers, at a time, whichever thread or process it comes from."""
 
 from __future__ import annotations
 

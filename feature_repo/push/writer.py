@@ -20,29 +20,41 @@ from feature_repo.stores.packed.checks import checked_table
 from feature_repo.stores.packed.store import PackedOnlineStore
 
 
-def write_rows(store: FeatureStore, tables: Mapping[str, pa.Table], moment: datetime) -> dict[str, int | None]:
-    """Write tables by view: all offline, one more file each, then all online, order-safe in stores of ours.
+class RowWriter:
+    """Writes rows of one feature repo; made once, used for every push, also from threads."""
 
-    Who finds a row online finds it offline. An online store that fails in between leaves the offline rows, which are
-    true; the same push of the same moment again repairs it and adds nothing.
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+        # Reading a view from the registry's protobuf takes longer than writing its row.
+        self._views: dict[str, FeatureView] = {}
 
-    Args:
-        moment: event_timestamp of all rows.
+    def write(self, tables: Mapping[str, pa.Table], moment: datetime) -> dict[str, int | None]:
+        """Write tables by view: all offline, one more file each, then all online, order-safe in stores of ours.
 
-    Returns:
-        Rows of each view that went online, older ones than the store held not counted; none where it does not say.
+        Who finds a row online finds it offline. An online store that fails in between leaves the offline rows, which
+        are true; the same push of the same moment again repairs it and adds nothing.
 
-    Raises:
-        PackedWriteError: A row cannot be stored as it is; nothing was written.
-        OnlineStoreUnavailableError: The online store does not take them.
-        OSError: The offline store does not; nothing went online.
-    """
-    views = {name: store.get_feature_view(name, allow_registry_cache=True) for name in tables}
-    for name, table in tables.items():
-        checked_table(views[name], table)
-    for name, table in tables.items():
-        _append(store, views[name], table, moment)
-    return {name: _write_online(store, views[name], table) for name, table in tables.items()}
+        Args:
+            moment: event_timestamp of all rows.
+
+        Returns:
+            Rows of each view that went online, older ones than the store held not counted; none where it does not say.
+
+        Raises:
+            PackedWriteError: A row cannot be stored as it is; nothing was written.
+            OnlineStoreUnavailableError: The online store does not take them.
+            OSError: The offline store does not; nothing went online.
+        """
+        for name, table in tables.items():
+            checked_table(self._view(name), table)
+        for name, table in tables.items():
+            _append(self._store, self._view(name), table, moment)
+        return {name: _write_online(self._store, self._view(name), table) for name, table in tables.items()}
+
+    def _view(self, name: str) -> FeatureView:
+        if name not in self._views:
+            self._views[name] = self._store.get_feature_view(name, allow_registry_cache=True)
+        return self._views[name]
 
 
 def _append(store: FeatureStore, view: FeatureView, table: pa.Table, moment: datetime) -> None:

@@ -18,27 +18,37 @@ from feature_repo.contract import ENTITIES, embedding_view
 from feature_repo.layout import open_store
 from feature_repo.push.errors import PushError
 from feature_repo.push.pusher import Pusher
-from feature_repo.push.towers import newest_towers, towers_folder
+from feature_repo.push.towers import load_manifest, newest_towers, towers_folder
+from feature_repo.push.writer import RowWriter
 from feature_repo.stores.packed.reader import PackedReader
 from tests.life.shop import Shop
 from trainers.cli import app
 from trainers.life import push_rows
-from trainers.life.day_check import published_frame
+from trainers.life.day_check import alignment_file, published_frame
 from trainers.life.home import Home
 from trainers.life.push import JOURNALS, follow_refresh, prepare, push_file, pusher_of
 from trainers.life.push_rows import RowFile, row_file
 from trainers.progress import SILENT
 from trainers.upstream.aggregate import normalised
+from trainers.upstream.alignment_map import AlignmentMap
 
 runner = CliRunner()
 
 
 @pytest.fixture(scope="session")
 def pushable(copied: Callable[[Path], tuple[Home, Shop]], tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A run with towers; tests push entities of their own."""
+    """A run with towers, its newest day aligned by a turn; tests push entities of their own."""
     home, _ = copied(tmp_path_factory.mktemp("pushable"))
+    _turn(home).save(alignment_file(home.folder("ctr_v1"), home.newest_day("ctr_v1").cutoff))
     assert len(prepare(home, ["ctr_v1"], SILENT)) == 1
     return home
+
+
+def _turn(home: Home) -> AlignmentMap:
+    """Some orthogonal map of the version's space."""
+    dim = home.catalogue.version("ctr_v1").dim
+    matrix, _ = np.linalg.qr(np.random.default_rng(5).normal(size=(dim, dim)))
+    return AlignmentMap(kind="procrustes", user=matrix, pin=matrix, rank=dim)
 
 
 def rows_file(home: Home, path: Path, text: str, entity: str = "user") -> RowFile:
@@ -56,7 +66,7 @@ def test_exported_tower_answers_what_the_night_computed(pushable: Home, entity: 
     record = pushable.catalogue.version("ctr_v1")
     cutoff = pushable.newest_day("ctr_v1").cutoff
     keys, vectors = published_frame(pushable, record, cutoff)[entity]
-    # Unpublished past: a pushed vector with no weight on it is the tower's answer in the version's frame.
+    assert load_manifest(newest_towers(pushable.run, "ctr_v1", cutoff)).alignment == "procrustes"
     answer = _without_past(pusher_of(pushable), entity, keys[:50].tolist())
     np.testing.assert_allclose(answer, normalised(vectors[:50]), atol=1e-5)
 
@@ -66,7 +76,7 @@ def _without_past(pusher: Pusher, entity: str, keys: list[int]) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         rows: dict[str, pa.Table] = {}
         patch.setattr("feature_repo.push.pusher.averaged", lambda vectors, _past, _weight: (vectors, 0))
-        patch.setattr("feature_repo.push.pusher.write_rows", lambda _store, tables, _moment: rows.update(tables) or {})
+        patch.setattr(RowWriter, "write", lambda _self, tables, _moment: rows.update(tables) or {})
         pusher.push(entity, keys, keys=["ctr_v1"])
         return np.stack(rows[embedding_view(entity, "ctr", 1)]["embedding"].to_pylist())
 

@@ -23,11 +23,13 @@ from feature_repo.push.pusher import Pusher
 from feature_repo.push.records import Pushed, PushedVersion
 from feature_repo.push.targets import PUSHABLE, chosen_versions
 from feature_repo.push.towers import Program, load_manifest, towers_folder, version_towers
+from feature_repo.push.turns import taking_turns
 from feature_repo.versions import VersionRecord
 from trainers.life.home import Home
 from trainers.life.push_rows import RowFile
 from trainers.progress import Progress
 
+EXPORT_LOCK = ".towers.lock"
 JOURNALS = "pushes"
 """Folder of a run with a file per push under way."""
 
@@ -64,13 +66,15 @@ def follow_refresh(home: Home, progress: Progress) -> list[Path]:
 
 
 def _export(home: Home, records: Sequence[VersionRecord], progress: Progress) -> list[Path]:
-    lacking = [record for record in records if not _is_current(home, record)]
-    if not lacking:
+    if all(_is_current(home, record) for record in records):
         return []
     # Brings torch along, which takes seconds to import; towers that are there need none.
     from trainers.life.push_towers import export_towers
 
-    return export_towers(home, lacking, progress)
+    with taking_turns(home.repo_dir / "data" / EXPORT_LOCK):
+        # Another process may have been at it meanwhile.
+        lacking = [record for record in records if not _is_current(home, record)]
+        return export_towers(home, lacking, progress) if lacking else []
 
 
 def _is_current(home: Home, record: VersionRecord) -> bool:
