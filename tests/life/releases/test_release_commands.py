@@ -215,8 +215,9 @@ def test_folder_without_a_run_is_refused(tmp_path: Path, command: str) -> None:
 
 
 def test_unknown_release_is_refused_with_the_known_ones(run: Path) -> None:
-    told = refusal("promote", run, "tiny-9")
-    assert told == "error: release must be one of tiny-1, tiny-2 (got 'tiny-9')" or "tiny-1" in told
+    assert "release must be one of tiny-1, tiny-2 (got 'tiny-9')" in refusal("promote", run, "tiny-9")
+    told = refusal("retire", run, "ctr_v9")
+    assert "release or version must be one of tiny-1, tiny-2, ctr_v1, ctr_v2 (got 'ctr_v9')" in told
 
 
 def test_error_as_json_carries_the_exit_code(run: Path) -> None:
