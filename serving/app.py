@@ -6,9 +6,11 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
+from serving.admission import Admission
 from serving.bodies import BodyLimit, JsonBodies
 from serving.errors import install_error_handlers
 from serving.follower import Follower
@@ -24,6 +26,8 @@ DESCRIPTION = "Ranked Pins and online features, every answer from one release. E
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     follower: Follower = app.state.follower
+    # Threads share one interpreter: more of them answer no faster, and keep a release that is being loaded waiting.
+    current_default_thread_limiter().total_tokens = app.state.settings.concurrency
     await run_in_threadpool(follower.start)
     # What is loaded at the start stays: collections need not look at it. Releases that follow are not frozen, and hold
     # no cycles, so that each is freed with its last request.
@@ -58,6 +62,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_error_handlers(app)
     app.add_middleware(JsonBodies)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    capacity = settings.concurrency + settings.queue
+    app.add_middleware(Admission, capacity=capacity, metrics=app.state.metrics)
     for module in (recommend, rank, features, push, releases, health, metrics):
         app.include_router(module.router)
     return app

@@ -1,4 +1,4 @@
-"""What an operator watches: releases loaded and refused, and how the shadow release differs."""
+"""What an operator watches: releases loaded and refused, requests refused, and how the shadow release differs."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ class Metrics:
         )
         self.polls = Counter(
             "headwater_catalogue_polls", "Looks at which release is live", ["outcome"], registry=self._registry
+        )
+        self.refused = Counter(
+            "headwater_requests_refused", "Requests answered 429 because too many waited", registry=self._registry
         )
         self.shadowed = Counter(
             "headwater_shadow_requests", "Requests offered to the shadow release", ["outcome"], registry=self._registry

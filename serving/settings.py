@@ -32,6 +32,10 @@ class Settings(BaseSettings):
     """File with the token, such as a mounted secret."""
     shadow_queue: int = Field(default=64, ge=1, le=10_000)
     """Requests that may wait for the shadow release; more are dropped and counted."""
+    concurrency: int = Field(default=8, ge=1, le=256)
+    """Requests that a process answers at once, each in a thread."""
+    queue: int = Field(default=64, ge=0, le=10_000)
+    """Requests that may wait for a thread; more are answered 429."""
     retrieve: int = Field(default=500, ge=1, le=10_000)
     """Candidates that the query tower fetches before ranking."""
     threads: int = Field(default=2, ge=1, le=256)

@@ -40,7 +40,7 @@ def read_version(connection: Connection, key: str) -> VersionRecord:
     row = connection.execute(select(versions).where(versions.c.key == key)).one_or_none()
     if row is None:
         known = connection.execute(select(versions.c.key).order_by(versions.c.key)).scalars().all()
-        raise UnknownSubjectError(f"version must be one of {', '.join(known) or 'none yet'} (got {key!r})")
+        raise UnknownSubjectError("version", key, known)
     return _record(row)
 
 

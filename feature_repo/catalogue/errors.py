@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from feature_repo.catalogue.records import Consumer, Transition
+
+SHOWN = 5
+"""Names that an error lists."""
 
 
 class CatalogueError(ValueError):
@@ -13,6 +17,9 @@ class CatalogueError(ValueError):
 
 class UnknownSubjectError(CatalogueError):
     """No such embedding version or release."""
+
+    def __init__(self, kind: str, got: str, known: Sequence[str]) -> None:
+        super().__init__(f"{kind} must be one of {_nearest(got, known)} (got {got!r})")
 
 
 class WrongStateError(CatalogueError):
@@ -39,3 +46,11 @@ class InUseError(CatalogueError):
 
 class CatalogueUnavailableError(CatalogueError):
     """The catalogue's database cannot be read or written now."""
+
+
+def _nearest(got: str, known: Sequence[str]) -> str:
+    """What someone may have meant: everything where there is little, else the nearest names, else the newest ones."""
+    if len(known) <= SHOWN:
+        return ", ".join(known) or "none yet"
+    shown = get_close_matches(got, known, n=SHOWN) or list(known[-SHOWN:])
+    return f"{', '.join(shown)} and {len(known) - len(shown)} others"

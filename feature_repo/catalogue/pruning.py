@@ -72,5 +72,5 @@ def reset(connection: Connection, author: Author) -> None:
 def _parsed(subject: str) -> tuple[str, str]:
     kind, _, name = subject.partition(" ")
     if kind not in ("version", "release") or not name:
-        raise UnknownSubjectError(f"subject must be 'version <key>' or 'release <id>' (got {subject!r})")
+        raise UnknownSubjectError("subject", subject, ["version <key>", "release <id>"])
     return kind, name

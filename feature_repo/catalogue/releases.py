@@ -28,8 +28,7 @@ def read_release(connection: Connection, release: str) -> ReleaseRecord:
     """
     found = _find(connection, release)
     if found is None:
-        known = ", ".join(each.id for each in read_releases(connection))
-        raise UnknownSubjectError(f"release must be one of {known or 'none yet'} (got {release!r})")
+        raise UnknownSubjectError("release", release, [each.id for each in read_releases(connection)])
     return found
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import sqlite3
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,18 @@ def test_catalogue_that_cannot_be_read_leaves_the_release_in_place(
             assert_whole(recommend(client))
             assert client.get("/readyz").json()["warnings"] == ["catalogue must be readable (got: disk gone); mend it"]
         assert settled(lambda: follower.refusal is None)
+
+
+def test_locked_catalogue_keeps_no_request_waiting(changing_run: Path) -> None:
+    with served(changing_run) as (client, _, catalogue):
+        holder = sqlite3.connect(changing_run / "feature_repo" / "data" / "registry.db", isolation_level=None)
+        with closing(holder):
+            holder.execute("BEGIN EXCLUSIVE")
+            for _ in range(5):
+                assert_whole(recommend(client))
+            holder.execute("ROLLBACK")
+        catalogue.promote("tiny-2", who="a@b", why="better")
+        assert settled(lambda: recommend(client)["release"] == "tiny-2")
 
 
 def test_release_dir_is_served_whatever_the_catalogue_says(changing_run: Path) -> None:

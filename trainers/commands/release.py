@@ -11,7 +11,7 @@ import typer
 from trainers.commands import release_changes
 from trainers.commands.exits import EPILOG, exit_codes
 from trainers.commands.options import DebugOption, ExistingRunOption, JsonOption
-from trainers.commands.tables import aligned
+from trainers.commands.tables import aligned, terminal_width
 
 if TYPE_CHECKING:
     from feature_repo.release.manifest import ReleaseManifest
@@ -132,19 +132,19 @@ def change_table(before: str, after: str, found: list[Change]) -> str:
     if not found:
         return f"{before} and {after} hold the same"
     rows = [("", before, after), *((each.part, each.before or "none", each.after or "none") for each in found)]
-    return aligned(rows)
+    return aligned(rows, width=terminal_width())
 
 
 def _listing(run: Path, found: list[ReleaseRecord], pointers: Pointers) -> str:
     if not found:
         return f"{run} has no release yet; `headwater run --run {run}` makes the first"
-    rows = [("release", "state", "versions", "data until", "made by", "created", "parent")]
+    rows = [("release", "state", "data until", "created", "made by", "versions")]
     for each in found:
         state = f"{each.state}, shadow {pointers.shadow_share:.0%}" if each.id == pointers.shadow else str(each.state)
         cutoff = f"{each.data_cutoff:%Y-%m-%d}" if each.data_cutoff else ""
         versions, created = " ".join(sorted(each.versions)), f"{each.created:%Y-%m-%d %H:%M}"
-        rows.append((each.id, state, versions, cutoff, each.made_by, created, each.parent or ""))
-    return aligned(rows)
+        rows.append((each.id, state, cutoff, created, each.made_by, versions))
+    return aligned(rows, width=terminal_width())
 
 
 def _description(record: ReleaseRecord, manifest: ReleaseManifest, past: list[dict[str, Any]]) -> str:
@@ -160,7 +160,7 @@ def _description(record: ReleaseRecord, manifest: ReleaseManifest, past: list[di
         ("data until", f"{manifest.data_cutoff:%Y-%m-%d %H:%M} UTC"),
         ("made by", f"{record.made_by}, commit {manifest.commit}, seed {manifest.seed}"),
         ("parent", record.parent or "none"),
-        *((f"figure {name}", f"{value:.4f}") for name, value in manifest.figures.items()),
-        *((f"{each['at'][:16]}", f"{each['after']} by {each['who']}: {each['why']}") for each in past),
+        ("figures", ", ".join(f"{name} {value:.4f}" for name, value in manifest.figures.items()) or "none"),
+        *((each["at"][:16].replace("T", " "), f"{each['after']} by {each['who']}: {each['why']}") for each in past),
     ]
-    return aligned(rows)
+    return aligned(rows, width=terminal_width())

@@ -143,12 +143,12 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def _show_versions(found: dict[str, Any]) -> None:
-    from trainers.commands.tables import aligned
+    from trainers.commands.tables import aligned, terminal_width
 
     why = {"replay": ", the end of a log that ended long ago", "wall": "", "given": ""}[found["clock"]]
     typer.echo(f"  versions as of {found['as_of'][:16].replace('T', ' ')} UTC{why}; live: {found['live'] or 'none'}")
     heading = ("version", "state", "space", "newest day", "age", "max age", "freshness", "coverage", "drift", "read by")
-    typer.echo(aligned([heading, *map(_version_row, found["versions"])], indent="    "))
+    typer.echo(aligned([heading, *map(_version_row, found["versions"])], indent="    ", width=terminal_width()))
     for warning in found["warnings"]:
         typer.echo(f"  warning: {warning}")
 

@@ -19,6 +19,7 @@ from feature_repo.layout import open_store
 from feature_repo.versions import (
     Catalogue,
     ReleaseState,
+    UnknownSubjectError,
     VersionRecord,
     VersionState,
     release_subject,
@@ -71,9 +72,13 @@ def subject_of(catalogue: Catalogue, target: str) -> str:
     Raises:
         UnknownSubjectError: It is neither.
     """
-    if target in {version.key for version in catalogue.versions()}:
+    versions = [version.key for version in catalogue.versions()]
+    if target in versions:
         return version_subject(target)
-    return release_subject(catalogue.release(target).id)
+    releases = [release.id for release in catalogue.releases()]
+    if target not in releases:
+        raise UnknownSubjectError("release or version", target, [*releases, *versions])
+    return release_subject(target)
 
 
 def prune(run: Path, catalogue: Catalogue, found: Iterable[Prunable], *, who: str, why: str) -> None:

@@ -144,6 +144,15 @@ def test_releases_are_listed_by_state(catalogue: Catalogue) -> None:
         catalogue.release("r-9")
 
 
+def test_unknown_release_among_many_is_told_the_nearest(file_catalogue: Catalogue) -> None:
+    add_release(file_catalogue, "r-77e0c2a94f10", "ctr_v1")
+    for number in range(7):
+        file_catalogue.create_release(release(f"r-{number}", "ctr_v1"), **ALICE)
+    told = r"one of r-77e0c2a94f10 and 7 others \(got 'r-77e0c2a94f11'\)"
+    with pytest.raises(UnknownSubjectError, match=told):
+        file_catalogue.release("r-77e0c2a94f11")
+
+
 def test_retired_release_frees_its_versions(catalogue: Catalogue) -> None:
     add_release(catalogue, "r-1", "ctr_v1")
     assert [each.name for each in catalogue.consumers("ctr_v1")] == ["r-1"]

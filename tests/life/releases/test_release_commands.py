@@ -50,7 +50,7 @@ def refusal(command: str, run: Path, *arguments: str | Path) -> str:
 
 def test_list_shows_releases_newest_first_with_state_and_versions(run: Path, catalogue: Catalogue) -> None:
     lines = release("list", run).stdout.splitlines()
-    assert [line.split()[:3] for line in lines] == [
+    assert [[*line.split()[:2], line.split()[-1]] for line in lines] == [
         ["release", "state", "versions"],
         ["tiny-2", "candidate", "ctr_v2"],
         ["tiny-1", "live", "ctr_v1"],
@@ -209,14 +209,23 @@ def test_two_operators_at_once_one_wins_and_the_other_is_told(run: Path, monkeyp
     assert "'first'" in told
 
 
+def test_promote_of_a_retired_release_says_who_retired_it_when_and_why(run: Path, catalogue: Catalogue) -> None:
+    catalogue.retire_release("tiny-2", who="mia@ops", why="no better")
+    told = refusal("promote", run, "tiny-2")
+    assert "release tiny-2 must be candidate or superseded (got retired): mia@ops made it so at 20" in told
+    assert "because 'no better'" in told
+    assert catalogue.pointers().live == "tiny-1"
+
+
 @pytest.mark.parametrize("command", ["list", "show", "rollback", "prune"])
 def test_folder_without_a_run_is_refused(tmp_path: Path, command: str) -> None:
     assert "--run must be the directory of a run" in refusal(command, tmp_path)
 
 
 def test_unknown_release_is_refused_with_the_known_ones(run: Path) -> None:
-    told = refusal("promote", run, "tiny-9")
-    assert told == "error: release must be one of tiny-1, tiny-2 (got 'tiny-9')" or "tiny-1" in told
+    assert "release must be one of tiny-1, tiny-2 (got 'tiny-9')" in refusal("promote", run, "tiny-9")
+    told = refusal("retire", run, "ctr_v9")
+    assert "release or version must be one of tiny-1, tiny-2, ctr_v1, ctr_v2 (got 'ctr_v9')" in told
 
 
 def test_error_as_json_carries_the_exit_code(run: Path) -> None:
