@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from feature_repo.contract import ENTITIES
+from feature_repo.contract import ENTITIES, write_atomically
 from feature_repo.layout import open_store
 from feature_repo.versions import VersionRecord
 from trainers.data.active_entities import ActiveEntities, Keys
@@ -206,6 +206,6 @@ def _train(
         write_embeddings(trainer, entity, keys, examples, file, f"{record.key} at {cutoff:%Y-%m-%d}")
     trainer.save(day.out / CHECKPOINT, {"cutoff": cutoff.isoformat(), "progressive": curve})
     # Written last: it says that the day is whole.
-    (day.out / PROGRESSIVE_FILE).write_text(json.dumps(curve) + "\n")
+    write_atomically(day.out / PROGRESSIVE_FILE, json.dumps(curve) + "\n")
     aucs = {f"{each['task']}_roc_auc": round(each["roc_auc"], 4) for each in scores}
     return {"new": num_new, "replayed": len(day.replayed), **aucs}
