@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, ClassVar
-
-from hypothesis import note
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from typing import Any
 
 from feature_repo.versions import CatalogueError
 from tests.life.system.consumer import Consumer
@@ -35,22 +32,32 @@ MOST_VERSIONS = 4
 LAST_DAY = (FIRST + timedelta(days=NUM_DAYS)).date()
 
 Foretell = Callable[[Foretold, PlainRun], None]
-operators = st.sampled_from(["alice", "bob"])
-reasons = st.sampled_from(["old", "slow"])
-kills = st.none() | st.tuples(st.integers(1, 120), st.booleans())
-"""Moment at which the process ends, and whether a file is then half written; often none."""
-kinds = st.sampled_from(
-    [
-        *["refresh"] * 6,
-        *["refused_refresh"] * 2,
-        *["create_version"] * 2,
-        *["replace_the_live_version"] * 2,
-        *["promote", "give_up_and_delete", "prune", "two_at_once", "take_up"] * 2,
-        *["backfill", "feed", "create_release", "rollback", "shadow", "retire", "team"],
-    ]
-)
-then = st.sampled_from(["repeat", "repeat", "repeat", "kill again", "leave"])
-"""What follows a kill."""
+Kill = tuple[int, bool] | None
+"""Moment at which the process ends, and whether a file is then half written."""
+KINDS = {
+    "refresh": 5,
+    "refused_refresh": 2,
+    "create_version": 2,
+    "replace_the_live_version": 3,
+    "promote": 2,
+    "rollback": 1,
+    "shadow": 1,
+    "create_release": 1,
+    "give_up_and_delete": 3,
+    "retire": 1,
+    "prune": 2,
+    "backfill": 1,
+    "feed": 1,
+    "team": 1,
+    "two_at_once": 3,
+    "take_up": 2,
+}
+"""What may happen next, and how often."""
+AFTER_KILL = ("repeat", "repeat", "repeat", "kill again", "leave")
+MOMENTS = {"refresh": 200, "version create": 220, "backfill": 60, "release prune": 60}
+"""About how many moments a command has."""
+FEW_MOMENTS = 12
+"""The same of every other one."""
 
 
 @dataclass(frozen=True)
@@ -64,32 +71,39 @@ class Command:
     may_fail: bool = False
     """Whether the gates may end it with code 1."""
 
+    @property
+    def name(self) -> str:
+        """The command without its arguments."""
+        return " ".join(self.arguments[: 1 if self.arguments[0] in ("refresh", "backfill") else 2])
+
     def __str__(self) -> str:
         return f"{self.who}: headwater {' '.join(self.arguments)}{' (damaged)' if self.damaged else ''}"
 
 
-class SystemMachine(RuleBasedStateMachine):
-    """One run and one server of it."""
+class Sequence:
+    """One run, one server of it, and what happens to them.
 
-    workshop: ClassVar[Workshop]
-    base: ClassVar[Path]
-    counts: ClassVar[Counter[str]] = Counter()
+    Args:
+        base: Run that the sequence begins with a copy of.
+        seed: Of every choice.
+        counts: Where what was done is counted.
+    """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, workshop: Workshop, base: Path, seed: int, counts: Counter[str]) -> None:
+        self.workshop, self.random, self.counts, self.seed = workshop, random.Random(seed), counts, seed
         self.folder = Path(tempfile.mkdtemp(prefix="hw-system-"))
         self.run = self.folder / "run"
-        shutil.copytree(self.base, self.run)
+        shutil.copytree(base, self.run)
         self.truth = Truth(self.run)
         self.consumer = Consumer(self.run, self.truth)
-        self.data: st.DataObject
         self.who, self.why = "alice", "old"
         self.steps: list[str] = []
         self.left: list[Command] = []
         self.numbers = itertools.count()
         self.counts["sequences"] += 1
 
-    def teardown(self) -> None:
+    def close(self) -> None:
+        """End the server and delete the run."""
         self.consumer.stop()
         shutil.rmtree(self.folder)
 
@@ -97,7 +111,7 @@ class SystemMachine(RuleBasedStateMachine):
     def plain(self) -> PlainRun:
         return PlainRun(self.run)
 
-    def do(self, command: Command, kill: tuple[int, bool] | None = None, after_kill: str = "repeat") -> Done | None:
+    def do(self, command: Command, kill: Kill = None, after_kill: str = "repeat") -> Done | None:
         """Do a command; killed, it is repeated, or left for later.
 
         Returns:
@@ -116,22 +130,21 @@ class SystemMachine(RuleBasedStateMachine):
             kill = (kill[0] + 3, kill[1]) if kill is not None and after_kill == "kill again" else None
             after_kill = "repeat" if kill is not None and kill[0] > 60 else after_kill
 
-    def _once(self, command: Command, kill: tuple[int, bool] | None) -> Done:
+    def _once(self, command: Command, kill: Kill) -> Done:
         asked: dict[str, Any] = {} if kill is None else {"kill": kill[0], "torn": kill[1]}
         environment = {DAMAGE: "1" if command.damaged else ""}
         done = self.workshop.command(self.run, *command.arguments, who=command.who, environment=environment, **asked)
         ended = f"killed before moment {kill[0]}{', torn' if kill[1] else ''}" if kill and done.killed else done.code
         self._note(f"{command} -> {ended}{f': {done.err.strip()}' if done.err and done.code else ''}")
         self.counts["kills" if done.killed else "commands"] += 1
-        self.counts[f"{command.arguments[0]} {command.arguments[1] if command.arguments[0] != 'refresh' else ''}"] += 1
+        self.counts[command.name] += 1
         return done
 
     def _note(self, text: str) -> None:
         self.steps.append(text)
-        note(text)
         if log := os.environ.get("HEADWATER_TEST_LOG"):
             with Path(log).open("a") as file:
-                file.write(f"{self.folder.name} {text}\n")
+                file.write(f"{self.seed}: {text}\n")
 
     def _check(self, what: object) -> None:
         wrong = broken(self.run, self.truth)
@@ -149,6 +162,12 @@ class SystemMachine(RuleBasedStateMachine):
         if done.code == 1 and command.may_fail:
             foretold = Foretold(before)
             foretold.refresh(after)
+        elif done.code == 2 and command.arguments[:2] == ("version", "create"):
+            unfinished = [
+                key for key, each in before.seen.versions.items() if each.state in ("training", "backfilling")
+            ]
+            assert unfinished, self._story(command, [done.err])
+            foretold = Foretold(before)
         elif refused or done.code != 0:
             assert (done.code == 2) == refused, self._story(command, [f"refused: {refused}", done.err])
             foretold = Foretold(before)
@@ -156,14 +175,14 @@ class SystemMachine(RuleBasedStateMachine):
         wrong = foretold.differences(after)
         assert wrong == [], self._story(command, [*wrong, done.err])
 
-    def _story(self, what: object, wrong: Sequence[str]) -> str:
+    def _story(self, what: object, wrong: list[str]) -> str:
         told = "\n".join(self.steps)
-        return f"after\n{told}\nat {what}:\n" + "\n".join(wrong)
+        return f"sequence {self.seed}, after\n{told}\nat {what}:\n" + "\n".join(wrong)
 
-    def pick(self, fitting: Sequence[str], everything: Sequence[str]) -> str:
+    def pick(self, fitting: list[str], everything: list[str]) -> str:
         """Mostly one of those with which the command may succeed."""
-        anything = not fitting or self.data.draw(st.sampled_from([False] * 4 + [True]))
-        return str(self.data.draw(st.sampled_from(sorted(everything if anything else fitting))))
+        anything = not fitting or self.random.choice([False] * 4 + [True])
+        return str(self.random.choice(sorted(everything if anything else fitting)))
 
     def versions(self, *states: str) -> list[str]:
         return [key for key, each in self.plain.seen.versions.items() if not states or each.state in states]
@@ -184,19 +203,23 @@ class SystemMachine(RuleBasedStateMachine):
         following = max(max(newest), min(newest) + timedelta(days=1))
         return following if following <= LAST_DAY else None
 
-    @rule(data=st.data(), kind=kinds, who=operators, why=reasons, kill=kills, after_kill=then)
-    def step(self, data: st.DataObject, kind: str, who: str, why: str, kill: Any, after_kill: str) -> None:
-        """One thing that may happen; a single rule, so that every sequence mixes all of them."""
-        self.data, self.who, self.why = data, who, why
-        made = getattr(self, kind)()
-        for command in made or ():
-            self.do(command, kill, after_kill)
+    def step(self) -> None:
+        """One thing that may happen."""
+        self.who, self.why = self.random.choice(["alice", "bob"]), self.random.choice(["old", "slow"])
+        (kind,) = self.random.choices(list(KINDS), list(KINDS.values()))
+        for command in getattr(self, kind)() or ():
+            self.do(command, self._kill(command), self.random.choice(AFTER_KILL))
+
+    def _kill(self, command: Command) -> Kill:
+        """None, as often as not."""
+        most = MOMENTS.get(command.name, FEW_MOMENTS)
+        return self.random.choice([None, (self.random.randint(1, most), self.random.choice([True, False]))])
 
     def refresh(self) -> Iterator[Command]:
         """The next day, sometimes two."""
         following = self.next_date()
         if following is not None:
-            more = timedelta(days=self.data.draw(st.sampled_from([0, 0, 1])))
+            more = timedelta(days=self.random.choice([0, 0, 1]))
             yield self._refresh(min(following + more, LAST_DAY))
 
     def refused_refresh(self) -> Iterator[Command]:
@@ -204,7 +227,7 @@ class SystemMachine(RuleBasedStateMachine):
         following = self.next_date()
         if following is not None:
             yield self._refresh(following, damaged=True)
-            if self.data.draw(st.booleans()):
+            if self.random.choice([True, False]):
                 yield self._refresh(following, as_new=True)
 
     def _refresh(self, as_of: date, *, damaged: bool = False, as_new: bool = False) -> Command:
@@ -221,7 +244,7 @@ class SystemMachine(RuleBasedStateMachine):
         """From scratch, or compatible with one that is there."""
         ready = self.versions(*IN_USE)
         if len(ready) < MOST_VERSIONS:
-            parent = self.data.draw(st.sampled_from(["", *sorted(ready)]))
+            parent = self.random.choice(["", *sorted(ready)])
             kind = ("--compatible-with", parent) if parent else ("--from-scratch",)
             arguments = ("version", "create", "--model", "ctr", *kind, "-q")
             yield Command(arguments, Foretold.new_versions, self.who, may_fail=True)
@@ -234,7 +257,7 @@ class SystemMachine(RuleBasedStateMachine):
         continued = [each.key for each in plain.seen.versions.values() if each.parents and each.alignment in ALIGNED]
         able = [key for key in refreshed(plain) if key not in continued and first[key] > FIRST.date() + DAY]
         if able:
-            key = self.data.draw(st.sampled_from(sorted(able)))
+            key = self.random.choice(sorted(able))
             when = (first[key] - DAY).isoformat()
             arguments = ("backfill", "--version", key, "--from", when, "--to", when, "-q")
             yield Command(arguments, Foretold.days_alone, self.who)
@@ -250,7 +273,7 @@ class SystemMachine(RuleBasedStateMachine):
 
     def create_release(self) -> Iterator[Command]:
         """A team hands in everything, trained anew on a version."""
-        key = self.data.draw(st.sampled_from(sorted(self.versions(*IN_USE))))
+        key = self.random.choice(sorted(self.versions(*IN_USE)))
         folder = self.folder / f"parts-{next(self.numbers)}"
         self.workshop.call(self.run, "write_parts", folder=folder, key=key)
         named = author(self.who, self.why)
@@ -272,7 +295,7 @@ class SystemMachine(RuleBasedStateMachine):
     def shadow(self) -> Iterator[Command]:
         """Begin or end one."""
         able = self.releases("candidate", "superseded")
-        name = self.pick(able, self.releases()) if able and self.data.draw(st.booleans()) else None
+        name = self.pick(able, self.releases()) if able and self.random.choice([True, False]) else None
         named, chosen = author(self.who, self.why), (name, "--share", "0.5") if name else ()
         arguments = ("release", "shadow", *chosen, "--why", self.why)
         yield Command(arguments, lambda foretold, _: foretold.shadow(named, name), self.who)
@@ -281,7 +304,7 @@ class SystemMachine(RuleBasedStateMachine):
         """A version with every release of it that is not live, or one release."""
         releases = self.plain.seen.releases
         given_up = [name for name, each in releases.items() if each.state in ("candidate", "superseded")]
-        if self.data.draw(st.booleans()):
+        if self.random.choice([True, False]):
             targets = [self.pick(given_up, list(releases))]
         else:
             key = self.pick(self.versions("candidate", "superseded"), self.versions())
@@ -293,7 +316,7 @@ class SystemMachine(RuleBasedStateMachine):
     def prune(self) -> Iterator[Command]:
         """Everything that is retired, or one target."""
         retired = [*self.versions("retired"), *self.releases("retired")]
-        every = self.data.draw(st.sampled_from([True, True, False]))
+        every = self.random.choice([True, True, False])
         targets = () if every else (self.pick(retired, [*self.versions(), *self.releases()]),)
         named = author(self.who, self.why)
         arguments = ("release", "prune", *targets, "--why", self.why)
@@ -311,25 +334,25 @@ class SystemMachine(RuleBasedStateMachine):
 
     def team(self) -> None:
         """A team's own feature service begins or ends to read a version."""
-        plain, name = self.plain, self.data.draw(st.sampled_from(["team_ads", "team_feed"]))
+        plain, name = self.plain, self.random.choice(["team_ads", "team_feed"])
         if name in plain.services:
             self._note(f"{name} is deleted")
             self.workshop.call(self.run, "delete_service", name=name)
         else:
             keys = [key for key in plain.seen.versions if f"user_embedding_{key}" in plain.views]
-            key = self.data.draw(st.sampled_from(sorted(keys)))
+            key = self.random.choice(sorted(keys))
             self._note(f"{name} reads {key}")
             self.workshop.call(self.run, "declare_service", name=name, key=key)
         self._check("a team's service")
 
     def two_at_once(self) -> None:
         """One operator stands still at a moment, and another one does something meanwhile."""
-        names = st.sampled_from(["promote", "rollback", "retire", "prune", "refresh", "create_release"])
-        found = [next(iter(getattr(self, self.data.draw(names))()), None) for _ in range(2)]
+        names = ["promote", "rollback", "retire", "prune", "refresh", "create_release"]
+        found = [next(iter(getattr(self, self.random.choice(names))()), None) for _ in range(2)]
         slow, fast = found
         if slow is None or fast is None:
             return
-        moment = self.data.draw(st.integers(1, 120))
+        moment = self.random.randint(1, 120)
         meanwhile = self.workshop.request(self.run, fast.arguments, "bob", environment={DAMAGE: ""})
         done = self.workshop.command(
             self.run, *slow.arguments, pause=moment, meanwhile=meanwhile, environment={DAMAGE: ""}
