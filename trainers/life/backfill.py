@@ -6,10 +6,13 @@ random choices. So a day is embedded by the model that the version was on that d
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+from feature_repo.contract import write_atomically
 from feature_repo.versions import VersionRecord
 from trainers.life.diverted import is_continuation
 from trainers.life.home import Home
@@ -24,6 +27,7 @@ from trainers.upstream.publish import publish
 
 DAY = timedelta(days=1)
 FOLDER = "backfill"
+PERIOD_FILE = "period.json"
 
 
 def backfill(home: Home, key: str, first: date, last: date, progress: Progress) -> dict[str, Any]:
@@ -40,16 +44,34 @@ def backfill(home: Home, key: str, first: date, last: date, progress: Progress) 
     """
     with run_lock(home.run):
         record = home.catalogue.version(key)
-        cutoffs = missing_days(home, record, first, last)
+        out = home.folder(key) / FOLDER
+        cutoffs = days_to_make(home, record, first, last, out)
         if not cutoffs:
             return {"days": 0}
-        out = home.folder(key) / FOLDER
         walk_days(home, record, cutoffs, out, progress)
         figures = embed_days(home, record, cutoffs, out, progress)
         publish(plan_of(home, record, cutoffs), progress)
         record_days(home, record, cutoffs, who=operator(), why=f"backfill of {first} to {last}")
         shutil.rmtree(out, ignore_errors=True)
     return figures
+
+
+def days_to_make(home: Home, record: VersionRecord, first: date, last: date, out: Path) -> list[datetime]:
+    """Days that are missing, or those that an interrupted backfill of the same period began with.
+
+    Their moving average begins at the first, so what is left of them is no period of its own. What a backfill of
+    another period left is removed: its walk may have gone past days that are wanted now.
+    """
+    missing, file = missing_days(home, record, first, last), out / PERIOD_FILE
+    period = [first.isoformat(), last.isoformat()]
+    begun = json.loads(file.read_text()) if file.is_file() else {}
+    if begun.get("period") == period:
+        return [datetime.fromisoformat(each) for each in begun["cutoffs"]]
+    shutil.rmtree(out, ignore_errors=True)
+    if missing:
+        cutoffs = [each.isoformat() for each in missing]
+        write_atomically(file, json.dumps({"period": period, "cutoffs": cutoffs}) + "\n")
+    return missing
 
 
 def missing_days(home: Home, record: VersionRecord, first: date, last: date) -> list[datetime]:

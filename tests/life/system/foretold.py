@@ -64,9 +64,12 @@ class Foretold:
     """The state after a command, from the state before it and, for names that only the command can give, after it."""
 
     def __init__(self, before: PlainRun) -> None:
-        self.model = model_of(before)
-        self._before = before
-        self._team = {name for name in before.services if name.startswith("team")}
+        self.model, self.states = model_of(before), {each.state for each in before.seen.versions.values()}
+        self._services = _registered(before)
+
+    def anew(self) -> Foretold:
+        """The same before anything is foretold."""
+        return copy.deepcopy(self)
 
     def promote(self, author: dict[str, str], release: str) -> None:
         """Promote what is not live."""
@@ -148,7 +151,7 @@ class Foretold:
     def services_alone(self, after: PlainRun) -> None:
         """What the catalogue knows of services of teams is what the registry had before or has now."""
         known = model_of(after).services
-        if known in (self.model.services, self._registered(self._before), self._registered(after)):
+        if known in (self.model.services, self._services, _registered(after)):
             self.model.services = known
 
     def differences(self, after: PlainRun) -> list[str]:
@@ -165,11 +168,7 @@ class Foretold:
         self.model.days = model_of(after).days
 
     def _record_consumers(self) -> None:
-        self.model.services = self._registered(self._before)
-
-    def _registered(self, plain: PlainRun) -> dict[str, set[str]]:
-        found = {name: views for name, views in plain.services.items() if name.startswith("team")}
-        return {name: {view.partition("_embedding_")[2] for view in views} for name, views in found.items()}
+        self.model.services = self._services
 
     def _subjects(self, targets: Sequence[str]) -> list[str]:
         subjects = set()
@@ -178,6 +177,12 @@ class Foretold:
                 raise CatalogueError("model")
             subjects.add((version_subject if target in self.model.versions else release_subject)(target))
         return sorted(subjects)
+
+
+def _registered(plain: PlainRun) -> dict[str, set[str]]:
+    """Versions that services of teams read, as the feature registry has them."""
+    found = {name: views for name, views in plain.services.items() if name.startswith("team")}
+    return {name: {view.partition("_embedding_")[2] for view in views} for name, views in found.items()}
 
 
 def author(who: str, why: str) -> dict[str, str]:

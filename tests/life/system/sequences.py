@@ -118,7 +118,7 @@ class Sequence:
             How it ended; none where it was left.
         """
         while True:
-            before = self.plain
+            before = Foretold(self.plain)
             done = self._once(command, kill)
             self._check(command)
             if not done.killed:
@@ -152,25 +152,23 @@ class Sequence:
         wrong = self.consumer.broken()
         assert wrong == [], self._story(what, wrong)
 
-    def _compare(self, command: Command, before: PlainRun, done: Done) -> None:
+    def _compare(self, command: Command, before: Foretold, done: Done) -> None:
         """The command did, or refused, what the model does or refuses."""
-        foretold, after, refused = Foretold(before), self.plain, False
+        foretold, after, refused = before.anew(), self.plain, False
         try:
             command.foretell(foretold, after)
         except CatalogueError:
             refused = True
         if done.code == 1 and command.may_fail:
-            foretold = Foretold(before)
+            assert "stays invisible" in done.err, self._story(command, [done.err])
+            foretold = before.anew()
             foretold.refresh(after)
         elif done.code == 2 and command.arguments[:2] == ("version", "create"):
-            unfinished = [
-                key for key, each in before.seen.versions.items() if each.state in ("training", "backfilling")
-            ]
-            assert unfinished, self._story(command, [done.err])
-            foretold = Foretold(before)
+            assert before.states & {"training", "backfilling"}, self._story(command, [done.err])
+            foretold = before.anew()
         elif refused or done.code != 0:
             assert (done.code == 2) == refused, self._story(command, [f"refused: {refused}", done.err])
-            foretold = Foretold(before)
+            foretold = before.anew()
         foretold.services_alone(after)
         wrong = foretold.differences(after)
         assert wrong == [], self._story(command, [*wrong, done.err])
