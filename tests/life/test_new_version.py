@@ -142,7 +142,8 @@ def test_backfilled_days_are_those_that_the_walk_went_through(home_and_shop: tup
     out = home.folder("ctr_v1") / "backfill"
     out.mkdir()
     (out / "checkpoint.safetensors").write_bytes(b"of another day")
-    (out / "days.json").write_text('["2024-01-03T00:00:00+00:00"]')
+    period = {"period": ["2024-01-03", "2024-01-03"], "cutoffs": ["2024-01-03T00:00:00+00:00"]}
+    (out / "period.json").write_text(json.dumps(period))
     found = json.loads(
         headwater(
             "backfill", "--run", home.run, "--version", "ctr_v1", "--from", "2024-01-02", "--to", "2024-01-02", "--json"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,8 @@ from trainers.run_lock import run_lock
 from trainers.upstream.publish import publish
 
 DAY = timedelta(days=1)
-FOLDER, DAYS_FILE = "backfill", "days.json"
+FOLDER = "backfill"
+PERIOD_FILE = "period.json"
 
 
 def backfill(home: Home, key: str, first: date, last: date, progress: Progress) -> dict[str, Any]:
@@ -47,11 +47,10 @@ def backfill(home: Home, key: str, first: date, last: date, progress: Progress) 
     with run_lock(home.run):
         home.remove_partials()
         record = home.catalogue.version(key)
-        cutoffs = missing_days(home, record, first, last)
+        out = home.folder(key) / FOLDER
+        cutoffs = days_to_make(home, record, first, last, out)
         if not cutoffs:
             return {"days": 0}
-        out = home.folder(key) / FOLDER
-        _begin(out, cutoffs)
         walk_days(home, record, cutoffs, out, progress)
         figures = embed_days(home, record, cutoffs, out, progress)
         publish(plan_of(home, record, cutoffs), progress)
@@ -62,12 +61,22 @@ def backfill(home: Home, key: str, first: date, last: date, progress: Progress) 
     return figures
 
 
-def _begin(out: Path, cutoffs: Sequence[datetime]) -> None:
-    """Make a folder to walk in; what lies there is of use to the same days alone, whose weights it has kept."""
-    file, days = out / DAYS_FILE, json.dumps([cutoff.isoformat() for cutoff in cutoffs])
-    if out.exists() and not (file.is_file() and file.read_text() == days):
-        shutil.rmtree(out)
-    write_atomically(file, days)
+def days_to_make(home: Home, record: VersionRecord, first: date, last: date, out: Path) -> list[datetime]:
+    """Days that are missing, or those that an interrupted backfill of the same period began with.
+
+    Their moving average begins at the first, so what is left of them is no period of its own. What a backfill of
+    another period left is removed: its walk may have gone past days that are wanted now.
+    """
+    missing, file = missing_days(home, record, first, last), out / PERIOD_FILE
+    period = [first.isoformat(), last.isoformat()]
+    begun = json.loads(file.read_text()) if file.is_file() else {}
+    if begun.get("period") == period:
+        return [datetime.fromisoformat(each) for each in begun["cutoffs"]]
+    shutil.rmtree(out, ignore_errors=True)
+    if missing:
+        cutoffs = [each.isoformat() for each in missing]
+        write_atomically(file, json.dumps({"period": period, "cutoffs": cutoffs}) + "\n")
+    return missing
 
 
 def missing_days(home: Home, record: VersionRecord, first: date, last: date) -> list[datetime]:

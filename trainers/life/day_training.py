@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from feature_repo.contract import ENTITIES
+from feature_repo.contract import ENTITIES, write_atomically
 from feature_repo.layout import open_store
 from feature_repo.versions import VersionRecord
 from trainers.data.active_entities import ActiveEntities, Keys
@@ -25,6 +25,7 @@ from trainers.data.manifest import UPSTREAM_MODELS
 from trainers.data.older_vectors import older_vectors
 from trainers.data.upstream_data import RowIndex, UpstreamSpecs, domain_columns, encode_rows, row_index
 from trainers.forked import map_forked
+from trainers.life.diverted import is_continuation
 from trainers.life.home import INPUTS_FILE, Home, embedding_version, upstream_recipe
 from trainers.progress import Progress
 from trainers.torch_setup import set_up_torch
@@ -158,8 +159,14 @@ def compatible_with(home: Home, record: VersionRecord) -> VersionRecord | None:
 
 
 def compatibility(home: Home, record: VersionRecord) -> Compatibility | None:
-    """How a version is trained to be read as its parent; none where it is not."""
-    older = compatible_with(home, record)
+    """How a version's towers were made to be read as an older one; none where they were not.
+
+    One that began as a refused day of another goes on with that one's towers, whose map stays in them unused.
+    """
+    made = record
+    while is_continuation(made):
+        made = home.catalogue.version(made.parents[0])
+    older = compatible_with(home, made)
     return None if older is None else Compatibility(older_dim=older.dim)
 
 
@@ -206,6 +213,6 @@ def _train(
         write_embeddings(trainer, entity, keys, examples, file, f"{record.key} at {cutoff:%Y-%m-%d}")
     trainer.save(day.out / CHECKPOINT, {"cutoff": cutoff.isoformat(), "progressive": curve})
     # Written last: it says that the day is whole.
-    (day.out / PROGRESSIVE_FILE).write_text(json.dumps(curve) + "\n")
+    write_atomically(day.out / PROGRESSIVE_FILE, json.dumps(curve) + "\n")
     aucs = {f"{each['task']}_roc_auc": round(each["roc_auc"], 4) for each in scores}
     return {"new": num_new, "replayed": len(day.replayed), **aucs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -114,7 +115,9 @@ def refreshed_versions(catalogue: Catalogue) -> list[VersionRecord]:
 
 
 def _sweep(home: Home) -> None:
-    """Remove workspaces of days that are visible, which a kill at the last moment left."""
+    """Remove workspaces of days that are visible, which a kill at the last moment left, and what it left of them."""
+    for folder in home.context.path(WORKSPACES).glob(".date=*.gone"):
+        shutil.rmtree(folder, ignore_errors=True)
     days = [home.newest_day(record.key).cutoff for record in refreshed_versions(home.catalogue)]
     for folder in home.context.path(WORKSPACES).glob("date=*"):
         if days and folder.name.removeprefix("date=") <= f"{min(days):%Y-%m-%d}":

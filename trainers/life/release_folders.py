@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from typing import Any
 from feature_repo.contract import MANIFEST_FILE
 from feature_repo.release.files import sha256_of, verified_manifest
 from feature_repo.release.manifest import FORMAT, ReleaseManifest, release_id
+
+ABANDONED_S = 86_400.0
+"""Age at which an unfinished folder is one that a killed process left."""
 
 
 def write_release_folder(
@@ -32,6 +37,7 @@ def write_release_folder(
     Raises:
         ReleaseError: What was written breaks the contract.
     """
+    _sweep(releases)
     partial = releases / f".{os.getpid()}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -47,6 +53,14 @@ def write_release_folder(
         return made
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sweep(releases: Path) -> None:
+    """Remove what killed processes left: nobody is at a release for a day."""
+    for folder in releases.glob(".*.partial"):
+        with suppress(FileNotFoundError):
+            if time.time() - folder.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def whole(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -66,8 +66,12 @@ class Workspace:
         return json.loads(file.read_text()) if file.is_file() else None
 
     def clear(self) -> None:
-        """Remove everything."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove everything at once: a part of it would be taken for sub-steps that are done."""
+        gone = self.folder.with_name(f".{self.folder.name}.gone")
+        shutil.rmtree(gone, ignore_errors=True)
+        if self.folder.is_dir():
+            self.folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _file(self, name: str) -> Path:
         return self.folder / "done" / f"{name}.json"
