@@ -16,7 +16,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check lint types bench lock clean
+.PHONY: help setup demo serve test check lint types bench lock docs clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ lock: ## Write constraints.txt anew from the newest versions that pyproject.toml
 		"$$folder/venv/bin/python" -m pip freeze --exclude-editable | sed -E '/ @ /d; s/\+cpu$$//'; \
 	} > constraints.txt
 
+docs: setup ## Write the documents as a site to site/.
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(BIN)/mkdocs build --strict --quiet
+
 clean: ## Remove what was built: environment, caches and runs.
-	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache
+	rm -rf $(VENV) runs site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache
 	if [ -L feature_repo/data ]; then rm feature_repo/data; fi

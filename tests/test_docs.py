@@ -10,6 +10,7 @@ from functools import cache
 import pytest
 import typer.main
 
+from tests import reference
 from tests.benchmarks.document import documents
 from tests.benchmarks.figures.results import load
 from tests.imports import ROOT
@@ -42,6 +43,11 @@ def test_documents_show_exactly_the_committed_figures() -> None:
     made = documents(load(), text_of("README.md"))
     old = [str(path.relative_to(ROOT)) for path, text in made.items() if path.read_text() != text]
     assert old == [], "run python -m tests.benchmarks.document"
+
+
+def test_reference_pages_are_made_from_the_code() -> None:
+    old = [path.name for path, text in reference.pages().items() if not path.exists() or path.read_text() != text]
+    assert old == [], "run python -m tests.reference"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,14 @@ from tests.data.small_repo import SmallRepo
 from tests.evaluation.jobs import ranker_job
 from trainers.evaluation import figures
 from trainers.evaluation.arms import Arm, ArmResult, RankerJob
-from trainers.evaluation.figures import TestRows, calibration_rows, lift_rows, probabilities_of, slice_rows
+from trainers.evaluation.figures import (
+    TestRows,
+    calibration_rows,
+    curve_points,
+    lift_rows,
+    probabilities_of,
+    slice_rows,
+)
 from trainers.ranking.model import Ranker
 
 
@@ -95,3 +102,17 @@ def test_slice_rows_show_only_slices_with_enough_rows(job: RankerJob, monkeypatc
     assert sizes[("surface", "home")] == int((surfaces == "home").sum())
     assert all(row.roc_auc > row.roc_auc_base for row in rows)
     assert sum(count for (name, _), count in sizes.items() if name == "user_activity") <= len(surfaces)
+
+
+def test_curves_pass_through_the_points_of_a_hand_made_ranking() -> None:
+    labels = np.array([1, 0, 1, 0], np.float32)
+    roc, precision_recall = curve_points(labels, np.array([4, 3, 2, 1], np.float32), num_points=2)
+    assert roc == ((0.0, 0.0), (0.0, 0.5), (0.5, 1.0), (1.0, 1.0))
+    assert precision_recall == ((0.5, 1.0), (1.0, 0.6667))
+
+
+def test_rows_of_equal_scores_enter_a_curve_together() -> None:
+    labels = np.array([1, 0, 0, 0], np.float32)
+    roc, precision_recall = curve_points(labels, np.zeros(4, np.float32), num_points=4)
+    assert roc == ((0.0, 0.0), (1.0, 1.0), (1.0, 1.0))
+    assert precision_recall == ((1.0, 0.25),)

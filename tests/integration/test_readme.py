@@ -14,6 +14,7 @@ import pytest
 from tests.integration.runs import ROOT, SHOP, headwater, without_export
 
 README = ROOT / "README.md"
+TUTORIAL = ROOT / "docs" / "tutorial.md"
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 BIN = ".venv/bin/"
 
@@ -32,9 +33,9 @@ NOT_RUN_HERE = {
 """Beginning of a command, and why it is not run."""
 
 
-def commands() -> list[str]:
-    """Lines after `$ ` in the console blocks of the README, continuation lines joined."""
-    blocks = re.findall(r"```console\n(.*?)```", README.read_text(), re.DOTALL)
+def commands(page: Path = README) -> list[str]:
+    """Lines after `$ ` in the console blocks of a page, continuation lines joined."""
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
     joined = [re.sub(r"\\\n>?\s*", "", block) for block in blocks]
     return [line.removeprefix("$ ").strip() for block in joined for line in block.splitlines() if line.startswith("$ ")]
 
@@ -84,6 +85,22 @@ def test_readme_command_works(checkout: Path, command: str) -> None:
     done = subprocess.run(words, cwd=checkout, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout
+
+
+@pytest.mark.slow
+def test_tutorial_works_from_top_to_bottom(checkout: Path) -> None:
+    """Every command in its order; what needs a running server is tested on the finished run."""
+    for command in filter(is_run, commands(TUTORIAL)):
+        words = shlex.split(command)
+        if words[0] == f"{BIN}headwater":
+            quick = ["--threads", "1"] if words[1] == "run" else []
+            with without_export():
+                assert headwater(*words[1:], *quick).stdout, command
+        else:
+            done = subprocess.run(words, cwd=checkout, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("shop.yaml", "shop_check.html", "tutorial/report.html", "tutorial/report.json"):
+        assert (checkout / "runs" / name).stat().st_size > 0, name
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -24,11 +24,12 @@ from trainers.metrics import (
     roc_auc,
     roc_auc_evaluator,
 )
-from trainers.report.schema import Calibration, CalibrationBin, LiftRow, SliceRow
+from trainers.report.schema import Calibration, CalibrationBin, Curve, LiftRow, SliceRow
 
 logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
+Points = tuple[tuple[float, float], ...]
 CALIBRATION_BINS = 10
 MIN_SLICE_ROWS = 500
 """Test rows below which a slice is not shown: its interval would say nothing."""
@@ -158,13 +159,46 @@ def calibration_rows(job: RankerJob, result: ArmResult, task: str, ranker: str) 
     return Calibration(task=task, ranker=ranker, inputs=result.arm.inputs, bins=bins)
 
 
+def curves_of(job: RankerJob, result: ArmResult, task: str, ranker: str) -> Curve:
+    """ROC and precision-recall curve of the first seed."""
+    test = TestRows(job)
+    roc, precision_recall = curve_points(test.labels, result.test_logits[0])
+    return Curve(task=task, ranker=ranker, inputs=result.arm.inputs, roc=roc, precision_recall=precision_recall)
+
+
+def curve_points(
+    labels: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], num_points: int = 50
+) -> tuple[Points, Points]:
+    """Points of the ROC curve and of the precision-recall curve, at even steps of the positives found.
+
+    Rows with equal scores enter together.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    found = np.cumsum(labels[order], dtype=np.float64)[last]
+    shown, positives = last + 1.0, found[-1]
+    recall, false_rate = found / positives, (shown - found) / (len(labels) - positives)
+    wanted = np.unique(np.searchsorted(recall, np.linspace(1.0 / num_points, 1.0, num_points)).clip(0, len(last) - 1))
+    roc = [(0.0, 0.0), *((_short(false_rate[at]), _short(recall[at])) for at in wanted), (1.0, 1.0)]
+    precision_recall = [(_short(recall[at]), _short(found[at] / shown[at])) for at in wanted]
+    return tuple(roc), tuple(precision_recall)
+
+
+def _short(value: float) -> float:
+    return round(float(value), 4)
+
+
 def slice_rows(job: RankerJob, base: ArmResult, result: ArmResult, task: str, samples: int) -> list[SliceRow]:
-    """Lift by surface, and by how many impressions the user and the Pin had before."""
+    """Lift by surface, for new and known users and Pins, and by how many impressions they had before."""
     test = TestRows(job)
     masks: list[tuple[str, str, npt.NDArray[np.bool_]]] = [
         ("surface", str(surface), test.surfaces == surface) for surface in np.unique(test.surfaces)
     ]
     for name, counts in (("user_activity", test.user_impressions), ("pin_activity", test.pin_impressions)):
+        masks += [
+            (f"new_or_known_{name.partition('_')[0]}", "new", counts == 0),
+            (f"new_or_known_{name.partition('_')[0]}", "known", counts > 0),
+        ]
         for least, most, label in ACTIVITY_BUCKETS:
             masks.append((name, label, (counts >= least) & (counts <= most if most is not None else True)))
     rows = []

@@ -21,6 +21,8 @@ from trainers.retrieval.train import top_pins_by_bias
 logger = logging.getLogger(__name__)
 
 K = 20
+CURVE = (1, 2, 5, 10, 20, 50, 100)
+"""Numbers of candidates at which recall is drawn."""
 POPULARITY_DAYS = (1, 7)
 
 Vectors = npt.NDArray[np.float32]
@@ -48,6 +50,8 @@ class Figures:
     """Recall@20 of each seed's model [S, U]; one row where nothing is trained."""
     ndcg: Values
     """The same of nDCG@20."""
+    curve: tuple[tuple[int, float], ...] = ()
+    """Number of candidates and mean recall among them."""
 
 
 def priors(weights: Sequence[float]) -> list[Prior]:
@@ -72,12 +76,19 @@ def best_prior(validation: RetrievalPeriod, represent: Represent, weights: Seque
 
 def judged(test: RetrievalPeriod, model: str, represents: Sequence[Represent], prior: Prior) -> Figures:
     """Figures on the test days of one model, trained with one or more seeds."""
-    ranked = [_ranked(test, represent, [prior])[0] for represent in represents]
+    deep = [_ranked(test, represent, [prior], depth=CURVE[-1])[0] for represent in represents]
+    ranked = [each[:, :K] for each in deep]
+    depths = [k for k in CURVE if k <= deep[0].shape[1]]
     return Figures(
         model=model,
         recall=np.stack([_recall(test, each) for each in ranked]),
         ndcg=np.stack([ndcg_at_k(each, test.relevant, each.shape[1]) for each in ranked]),
+        curve=tuple((k, _mean_recall(test, deep, k)) for k in depths),
     )
+
+
+def _mean_recall(test: RetrievalPeriod, ranked: Sequence[npt.NDArray[np.int64]], k: int) -> float:
+    return round(float(np.mean([recall_at_k(each, test.relevant, k).mean() for each in ranked])), 5)
 
 
 def retrieval_rows(figures: Sequence[Figures], base: Figures, *, samples: int, seed: int) -> list[RetrievalRow]:
@@ -99,6 +110,7 @@ def _row(figures: Figures, base: Figures | None, samples: int, seed: int) -> Ret
         ci95=recall_ci95,
         ndcg_ci95=ndcg_ci95,
         n_users=figures.recall.shape[1],
+        recall_curve=figures.curve,
         recall_by_seed=tuple(figures.recall.mean(axis=1).tolist()) if len(figures.recall) > 1 else (),
     )
     if base is None:
@@ -118,11 +130,13 @@ def _difference(values: Values, base: Values, samples: int, seed: int) -> tuple[
     return _mean(values.mean(axis=0) - base.mean(axis=0), samples, seed)
 
 
-def _ranked(period: RetrievalPeriod, represent: Represent, tried: Sequence[Prior]) -> npt.NDArray[np.int64]:
+def _ranked(
+    period: RetrievalPeriod, represent: Represent, tried: Sequence[Prior], depth: int | None = None
+) -> npt.NDArray[np.int64]:
     """Positions of the first Pins of each user under each prior."""
     queries, candidates = represent(period)
     biases = np.stack([np.float32(prior.weight) * period.log_popularity[prior.days] for prior in tried])
-    return top_pins_by_bias(queries, candidates, biases, period.seen, min(K, len(period.pin_ids)))
+    return top_pins_by_bias(queries, candidates, biases, period.seen, min(depth or K, len(period.pin_ids)))
 
 
 def _recall(period: RetrievalPeriod, ranked: npt.NDArray[np.int64]) -> Values:

@@ -7,19 +7,20 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from feature_repo.contract import EmbeddingVersion, service_name, write_atomically
+from feature_repo.contract import EmbeddingVersion, RepoManifest, service_name, write_atomically
 from feature_repo.encoding import InputSpec
 from feature_repo.layout import open_store
 from feature_repo.release.files import RELEASES
 from feature_repo.release.manifest import ReleaseManifest
 from feature_repo.versions import Catalogue
-from trainers.data.coverage import coverage_rows
+from trainers.data.coverage import coverage_rows, freshness_rows
 from trainers.data.dataset import DatasetSpec
 from trainers.data.event_log import EventLog
 from trainers.data.optimum import optimum_rows
@@ -27,7 +28,7 @@ from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
 from trainers.data.ranking_data import read_ranking_data, split
 from trainers.data.retrieval_data import RetrievalReader
 from trainers.evaluation.arms import Arm, ArmResult, RankerJob, SeedResult, arms, collected, run_seed
-from trainers.evaluation.figures import calibration_rows, lift_rows, slice_rows
+from trainers.evaluation.figures import calibration_rows, curves_of, lift_rows, slice_rows
 from trainers.evaluation.release import ReleaseParts, write_release
 from trainers.evaluation.retrieval import POPULARITY_DAYS, RetrievalJob, compare, validation_start
 from trainers.experiments.results import read_tables
@@ -40,8 +41,11 @@ from trainers.markers import read_marker
 from trainers.progress import Progress
 from trainers.report import page
 from trainers.report.data_summary import summarise
+from trainers.report.drift import drift_days
+from trainers.report.embedding_map import embedding_map
 from trainers.report.schema import (
     Calibration,
+    Curve,
     Example,
     LiftRow,
     Optimum,
@@ -50,6 +54,7 @@ from trainers.report.schema import (
     SliceRow,
     Step,
     TrainingDay,
+    ViewFreshness,
     Window,
 )
 from trainers.steps import RunContext
@@ -57,6 +62,8 @@ from trainers.torch_setup import set_up_torch
 from trainers.upstream_steps import read_progressive
 
 EVALUATION = "evaluation/figures.json"
+Keys = npt.NDArray[np.int64]
+
 WHO = "evaluate"
 """Who makes this step's changes in the catalogue."""
 STEPS = ("ingest", "features", "apply", "train", "publish", "materialize", "evaluate")
@@ -216,13 +223,16 @@ def _write_figures(
     lift: list[LiftRow] = []
     slices: list[SliceRow] = []
     calibration: list[Calibration] = []
+    curves: list[Curve] = []
     tasks: dict[str, dict[str, Any]] = {}
     for name, (job, results) in rankers.items():
         task = {"pctr": "ctr", "pcvr": "cvr"}[name]
         ranker = {"dcn": "DCNv2 + MMoE", "dhen": "DHEN + MMoE"}[job.recipe.backbone]
         lift += lift_rows(job, results, task, ranker, samples)
         slices += slice_rows(job, results[0], results[3], task, samples)
-        calibration.append(calibration_rows(job, results[-1], task, ranker))
+        for result in (results[0], results[-1]):
+            calibration.append(calibration_rows(job, result, task, ranker))
+            curves.append(curves_of(job, result, task, ranker))
         labels = job.data.examples.labels[job.split.test, job.columns()[0]]
         tasks[task] = {
             "n_train": len(job.split.train),
@@ -235,23 +245,27 @@ def _write_figures(
         "lift": [_plain(row) for row in lift],
         "slices": [_plain(row) for row in slices],
         "calibration": [_plain(row) for row in calibration],
+        "curves": [_plain(row) for row in curves],
         "retrieval": [_plain(row) for row in retrieval],
         "tasks": tasks,
         "optimum": [_plain(row) for row in optimum_rows(evaluation.log)],
-        "embeddings": [
-            _plain(row)
-            for row in coverage_rows(
-                evaluation.context.path(OFFLINE),
-                evaluation.manifest,
-                evaluation.data.user_ids[test_rows],
-                evaluation.data.pin_ids[test_rows],
-                evaluation.data.event_micros[test_rows],
-            )
-        ],
+        "embeddings": [_plain(row) for row in coverage_rows(*_asked(evaluation, test_rows))],
+        "freshness": [_plain(row) for row in freshness_rows(*_asked(evaluation, test_rows), _last_day(evaluation.log))],
         "example": _plain(_example(evaluation)),
     }
     write_atomically(evaluation.context.path(EVALUATION), json.dumps(figures, indent=1) + "\n")
     return lift
+
+
+def _asked(evaluation: Evaluation, rows: npt.NDArray[np.int64]) -> tuple[Path, RepoManifest, Keys, Keys, Keys]:
+    """Where views lie, and users, Pins and moments of some impressions."""
+    data = evaluation.data
+    keys = (data.user_ids[rows], data.pin_ids[rows], data.event_micros[rows])
+    return (evaluation.context.path(OFFLINE), evaluation.manifest, *keys)
+
+
+def _last_day(log: EventLog) -> date:
+    return date.fromisoformat(max(log.report.days))
 
 
 def _plain(row: Any) -> dict[str, Any]:
@@ -274,7 +288,8 @@ def run_report(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     with progress.stage("report"):
         report = build_report(context)
         report.save(context.directory)
-        page.write(report, context.directory)
+        found = embedding_map(EventLog(context.path(EVENT_LOG)), context.path(OFFLINE), manifest(context).embeddings[0])
+        page.write(report, context.directory, found)
     return {"lift_rows": len(report.lift), "report": str(context.path("report.html"))}
 
 
@@ -295,6 +310,7 @@ def build_report(context: RunContext) -> Report:
         steps=_steps(context.directory),
         lift=tuple(LiftRow.model_validate(row) for row in figures["lift"]),
         retrieval=tuple(RetrievalRow.model_validate(row) for row in figures["retrieval"]),
+        core_hours=core_hours(context),
         experiments=read_tables(context.directory),
         created_timestamp=datetime.now(UTC),
         machine=f"{platform.machine()}, {context.config.threads} threads, Python {platform.python_version()}",
@@ -309,6 +325,9 @@ def build_report(context: RunContext) -> Report:
         embeddings=tuple(figures["embeddings"]),
         training=tuple(TrainingDay.model_validate(point) for point in curve),
         calibration=tuple(Calibration.model_validate(row) for row in figures["calibration"]),
+        curves=tuple(Curve.model_validate(row) for row in figures.get("curves", ())),
+        drift=tuple(drift_days(context.path(OFFLINE), manifest(context))),
+        freshness=tuple(ViewFreshness.model_validate(row) for row in figures.get("freshness", ())),
         slices=tuple(SliceRow.model_validate(row) for row in figures["slices"]),
         optimum=tuple(Optimum.model_validate(row) for row in figures["optimum"]),
         example=Example.model_validate(figures["example"]),
@@ -318,6 +337,12 @@ def build_report(context: RunContext) -> Report:
 def _steps(run: Path) -> tuple[Step, ...]:
     markers = [marker for name in STEPS if (marker := read_marker(run, name)) is not None]
     return tuple(Step(name=marker.step, seconds=marker.seconds, peak_mb=marker.peak_mb) for marker in markers)
+
+
+def core_hours(context: RunContext) -> float:
+    """Hours of the steps times the threads that they were given."""
+    seconds = sum(step.seconds for step in _steps(context.directory))
+    return round(seconds * context.config.threads / 3600, 4)
 
 
 def command(context: RunContext) -> str:

@@ -1,5 +1,6 @@
-"""One self-contained HTML page of a report: no script, no request, light and dark, phone and desktop.
+"""One self-contained HTML page of a report: no request, light and dark, phone and desktop.
 
+The one script on it lets a reader of the map choose colours and look up neighbours; without it all figures stay.
 A section whose figures were not run does not appear.
 """
 
@@ -17,8 +18,30 @@ from markupsafe import Markup, escape
 
 from feature_repo.contract import write_atomically
 from trainers.console import duration
-from trainers.report.plots import Estimate, auc_by_day, axis_limits, calibration_curve, lift_dots, retrieval_bars
-from trainers.report.schema import PAGE_FILE, Cell, Interval, LiftRow, Optimum, Report, SliceRow
+from trainers.report.embedding_map import EmbeddingMap
+from trainers.report.plots import (
+    Estimate,
+    auc_by_day,
+    axis_limits,
+    calibration_curve,
+    cosine_by_day,
+    lift_dots,
+    precision_recall_curves,
+    recall_by_depth,
+    retrieval_bars,
+    roc_curves,
+)
+from trainers.report.schema import (
+    PAGE_FILE,
+    Cell,
+    EmbeddingCoverage,
+    Interval,
+    LiftRow,
+    Optimum,
+    Report,
+    SliceRow,
+    ViewFreshness,
+)
 from trainers.report.terminal import commands
 from trainers.report.wording import (
     INPUTS_LABELS,
@@ -78,11 +101,12 @@ class ExperimentTable:
     rows: list[list[str]]
 
 
-def render(report: Report, run_dir: Path | None = None) -> str:
+def render(report: Report, run_dir: Path | None = None, found_map: EmbeddingMap | None = None) -> str:
     """The page as HTML text.
 
     Args:
         run_dir: Where the run lies, for the commands that serve it; without it they are left out.
+        found_map: Map of the Pin embeddings.
     """
     serve = commands(report.example, run_dir) if report.example and run_dir else []
     return (
@@ -97,6 +121,11 @@ def render(report: Report, run_dir: Path | None = None) -> str:
             slices=_slice_panels(report),
             training=_training_plots(report),
             calibration=_calibration_plots(report),
+            curves=_curve_plots(report),
+            depth=_depth_plot(report),
+            drift=_drift_plots(report),
+            map=found_map,
+            answers=_answers(report),
             experiments=[_experiment(name, rows) for name, rows in report.experiments.items() if rows],
             surface_labels=_surface_labels(report),
             seconds=sum(step.seconds for step in report.steps),
@@ -106,14 +135,14 @@ def render(report: Report, run_dir: Path | None = None) -> str:
     )
 
 
-def write(report: Report, run_dir: Path) -> Path:
+def write(report: Report, run_dir: Path, found_map: EmbeddingMap | None = None) -> Path:
     """Replace `report.html` of a run in one step.
 
     Returns:
         The path written.
     """
     path = run_dir / PAGE_FILE
-    write_atomically(path, render(report, run_dir))
+    write_atomically(path, render(report, run_dir, found_map))
     return path
 
 
@@ -209,6 +238,8 @@ def _slice_panels(report: Report) -> list[SlicePanel]:
     for i, (title, rows) in enumerate(
         _groups((f"{task_title(row.task)} by {row.slice.replace('_', ' ')}", row) for row in report.slices).items()
     ):
+        if len(rows) < 2:
+            continue
         estimates = [_estimate(row.value, row.lift_pct, row.ci95) for row in rows]
         svg = Markup(lift_dots(estimates, axis_limits(estimates), name=f"slice{i}"))
         panels.append(SlicePanel(title=title, part=rows[0].slice.replace("_", " "), rows=rows, plot=svg))
@@ -233,6 +264,44 @@ def _calibration_plots(report: Report) -> list[Plot]:
         series = {INPUTS_LABELS[curve.inputs]: curve.bins for curve in group}
         svg = Markup(calibration_curve(series, name=f"calibration{i}"))
         plots.append(Plot(title=title, svg=svg))
+    return plots
+
+
+def _curve_plots(report: Report) -> list[Plot]:
+    """ROC and precision-recall curves side by side, without and with embeddings."""
+    plots = []
+    groups = _groups((f"{task_title(curve.task)}, {curve.ranker}", curve) for curve in report.curves)
+    for i, (title, group) in enumerate(groups.items()):
+        task = find_task(report, group[0].task)
+        roc = roc_curves({INPUTS_LABELS[each.inputs]: each.roc for each in group}, name=f"roc{i}")
+        series = {INPUTS_LABELS[each.inputs]: each.precision_recall for each in group}
+        rate = task.positive_rate if task else None
+        plots.append(Plot(title=f"{title}: ROC", svg=Markup(roc)))
+        svg = Markup(precision_recall_curves(series, rate, name=f"pr{i}"))
+        plots.append(Plot(title=f"{title}: precision and recall", svg=svg))
+    return plots
+
+
+def _depth_plot(report: Report) -> Markup | None:
+    series = {row.model: row.recall_curve for row in report.retrieval if row.recall_curve}
+    return Markup(recall_by_depth(series, name="depth")) if series else None
+
+
+def _answers(report: Report) -> dict[str, EmbeddingCoverage | ViewFreshness]:
+    """What test rows got from a view, by view: present, missing, outside max age."""
+    activity = {row.view: row for row in report.freshness if row.present is not None}
+    return activity | {row.view: row for row in report.embeddings}
+
+
+def _drift_plots(report: Report) -> list[Plot]:
+    """Mean cosine to the day before, and that of the most moved tenth, by view."""
+    plots = []
+    for i, (view, days) in enumerate(_groups((row.view, row) for row in report.drift).items()):
+        series = {
+            "mean": [(row.day, row.cosine) for row in days],
+            "most moved tenth, at most": [(row.day, row.low_cosine) for row in days],
+        }
+        plots.append(Plot(title=view, svg=Markup(cosine_by_day(series, name=f"drift{i}"))))
     return plots
 
 

@@ -25,6 +25,7 @@ from trainers.report.schema import CalibrationBin, Interval
 
 INK, MUTED, RULE, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
 SERIES = ("#1a0001", "#1a0002", "#1a0003", "#1a0004", "#1a0005", "#1a0006")
+_DASHES = ("-", (0, (5, 2)), (0, (2, 1.5)))
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _CSS = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--paper"} | {
     color: f"--series-{i}" for i, color in enumerate(SERIES, start=1)
@@ -50,6 +51,8 @@ _STYLE: dict[RcKeyType, Any] = {
     "ytick.labelcolor": INK,
     "legend.frameon": False,
 }
+
+Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,7 +136,7 @@ def _by_day(
     for i, (label, points) in enumerate(series.items()):
         x, y = zip(*((day.toordinal(), value) for day, value in points), strict=True)
         axes.plot(x, y, color=SERIES[i % len(SERIES)], marker=_MARKERS[i % len(_MARKERS)], label=label,
-                  linewidth=1.4, markersize=4)  # fmt: skip
+                  linewidth=1.4, markersize=4, markevery=math.ceil(len(x) / 20))  # fmt: skip
     days = sorted({day for points in series.values() for day, _ in points})
     labelled = days[:: math.ceil(len(days) / 6)]
     axes.set_xticks([day.toordinal() for day in labelled], [f"{day.day} {day:%b}" for day in labelled])
@@ -178,6 +181,60 @@ def calibration_curve(series: Mapping[str, Sequence[CalibrationBin]], *, name: s
     axes.grid()
     figure.legend(loc="outside upper left", ncols=3, handlelength=1.6)
     return _svg(figure, name, "Observed rate over mean predicted probability")
+
+
+@mpl.rc_context(_STYLE)
+def roc_curves(series: Mapping[str, Points], *, name: str) -> str:
+    """SVG of true over false positive rate, one line per ranker."""
+    figure, axes = _curves(series)
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
+    return _svg(figure, name, "True positive rate over false positive rate")
+
+
+@mpl.rc_context(_STYLE)
+def precision_recall_curves(series: Mapping[str, Points], rate: float | None, *, name: str) -> str:
+    """SVG of precision over recall, one line per ranker; the dashed line is the share of positives."""
+    figure, axes = _curves(series)
+    if rate is not None:
+        axes.axhline(rate, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision", aspect="equal")
+    return _svg(figure, name, "Precision over recall")
+
+
+def _curves(series: Mapping[str, Points]) -> tuple[Figure, Axes]:
+    figure, axes = _figure(3.7)
+    for i, (label, points) in enumerate(series.items()):
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, color=SERIES[i % len(SERIES)], label=label, linewidth=1.6, linestyle=_DASHES[i % len(_DASHES)])
+    axes.locator_params(nbins=5)
+    axes.grid()
+    figure.legend(loc="outside upper left", ncols=2, handlelength=2.2)
+    return figure, axes
+
+
+@mpl.rc_context(_STYLE)
+def recall_by_depth(series: Mapping[str, Points], *, name: str) -> str:
+    """SVG of recall over the number of candidates, one line per retrieval model."""
+    figure, axes = _figure(3.1 + 0.2 * len(series))
+    for i, (label, points) in enumerate(series.items()):
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, color=SERIES[i % len(SERIES)], label=label, linewidth=1.4, marker=_MARKERS[i % len(_MARKERS)],
+                  markersize=4)  # fmt: skip
+    depths = sorted({int(depth) for points in series.values() for depth, _ in points})
+    axes.set_xscale("log")
+    axes.set_xticks(depths, [str(depth) for depth in depths])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0.0)
+    axes.grid(axis="y")
+    axes.set(xlabel="candidates, k", ylabel="Recall@k")
+    figure.legend(loc="outside upper left", ncols=1, handlelength=1.6)
+    return _svg(figure, name, "Recall over the number of candidates")
+
+
+def cosine_by_day(series: Mapping[str, Sequence[tuple[date, float]]], *, name: str) -> str:
+    """SVG of the mean cosine of an embedding view's vectors with those of the day before, one line per entity."""
+    return _by_day(series, name=name, axis="cosine to the day before", description="Movement of embeddings by day")
 
 
 def _figure(height_in: float) -> tuple[Figure, Axes]:

@@ -168,6 +168,8 @@ class RetrievalRow(Row):
     ndcg_gain_ci95: Interval | None = None
     recall_by_seed: tuple[Share, ...] = ()
     """`recall@20` of each seed, in the order of `seeds`; absent where one model was judged."""
+    recall_curve: tuple[tuple[int, Share], ...] = ()
+    """Number of candidates and the recall among them, mean over users and seeds."""
 
 
 class EmbeddingCoverage(Row):
@@ -223,6 +225,51 @@ class Calibration(Row):
     ranker: str
     inputs: Inputs
     bins: tuple[CalibrationBin, ...]
+
+
+class Curve(Row):
+    """ROC and precision-recall curve of one ranker on the test days, first seed."""
+
+    task: str
+    ranker: str
+    inputs: Inputs
+    roc: tuple[tuple[Share, Share], ...]
+    """False and true positive rate."""
+    precision_recall: tuple[tuple[Share, Share], ...]
+    """Recall and precision."""
+
+
+class DriftDay(Row):
+    """How far an embedding view moved from one daily snapshot to the next."""
+
+    view: str
+    day: date
+    """UTC date of the later snapshot."""
+    cosine: float = Field(ge=-1.0, le=1.0)
+    """Mean cosine of the vectors of entities that both snapshots have."""
+    low_cosine: float = Field(ge=-1.0, le=1.0)
+    """Cosine below which the most moved tenth lies."""
+    num_vectors: Count
+    """Entities in the later snapshot."""
+    num_new: Count
+    """Those of them that the earlier one lacks."""
+
+
+class ViewFreshness(Row):
+    """How fresh a feature view is, and what test rows got from it."""
+
+    view: str
+    entity: Literal["user", "pin"]
+    ttl_hours: int = Field(ge=0)
+    num_snapshots: Count
+    newest: date | None = None
+    """Day of the newest snapshot."""
+    days_behind: int | None = None
+    """Days from the newest snapshot to the last day of the event log."""
+    present: Share | None = None
+    """Share of the test rows whose entity had a row inside its max age."""
+    missing: Share | None = None
+    outside_max_age: Share | None = None
 
 
 class SliceRow(Row):

@@ -20,7 +20,9 @@ from trainers.report.rows import (
     Calibration,
     CalibrationBin,
     Cell,
+    Curve,
     Data,
+    DriftDay,
     EmbeddingCoverage,
     Example,
     Inputs,
@@ -36,6 +38,7 @@ from trainers.report.rows import (
     TableCount,
     Task,
     TrainingDay,
+    ViewFreshness,
     Window,
 )
 
@@ -44,7 +47,9 @@ __all__ = [
     "Calibration",
     "CalibrationBin",
     "Cell",
+    "Curve",
     "Data",
+    "DriftDay",
     "EmbeddingCoverage",
     "Example",
     "Inputs",
@@ -61,6 +66,7 @@ __all__ = [
     "TableCount",
     "Task",
     "TrainingDay",
+    "ViewFreshness",
     "Window",
     "schema_text",
 ]
@@ -84,14 +90,19 @@ class Report(Row):
     """Further studies of the run, such as `aggregation`, `staleness` and `upgrade`: rows of one table each."""
     created_timestamp: AwareDatetime | None = None
     machine: str | None = None
+    core_hours: float | None = Field(default=None, ge=0.0)
+    """What the run cost: hours of its steps times the threads that they were given."""
     command: str | None = None
     """Command that makes the same run."""
     intervals: str | None = None
     """How the 95% intervals were computed, in words."""
     data: Data | None = None
     embeddings: tuple[EmbeddingCoverage, ...] = ()
+    drift: tuple[DriftDay, ...] = ()
+    freshness: tuple[ViewFreshness, ...] = ()
     training: tuple[TrainingDay, ...] = ()
     calibration: tuple[Calibration, ...] = ()
+    curves: tuple[Curve, ...] = ()
     slices: tuple[SliceRow, ...] = ()
     optimum: tuple[Optimum, ...] = ()
     served: tuple[ServedRoute, ...] = ()
