@@ -7,8 +7,8 @@ days in order by itself, so that one task a night is enough and past nights are 
 from __future__ import annotations
 
 import pendulum
-from airflow.sdk import DAG, Variable
 from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG, Variable
 
 HOME, RUN = Variable.get("headwater_home"), Variable.get("headwater_run", default="runs/demo")
 COMMAND = "cd {{ params.home }} && .venv/bin/headwater"
