@@ -1,7 +1,7 @@
 """A DAG that brings a Headwater run up to the day, every night.
 
-Airflow variables: `headwater_home` (the checkout), `headwater_run` (the run, relative to it). `refresh` makes all missing
-days in order by itself, so that one task a night is enough and past nights are not caught up.
+Airflow variables: `headwater_home` (the checkout), `headwater_run` (the run, relative to it). `refresh` makes all
+missing days in order by itself, so that one task a night is enough and past nights are not caught up.
 """
 
 from __future__ import annotations
