@@ -192,7 +192,7 @@ class AsofOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
 def _check_vectors(view: FeatureView, table: pa.Table) -> None:
     """Refuse vectors that would stop the next materialization; what is no list at all is told with the types."""
     keys, vectors = [key.name for key in view.entity_columns], list(vector_widths(view))
-    has_all = {*keys, *vectors} <= set(table.column_names)
+    has_all = bool(vectors) and {*keys, *vectors} <= set(table.column_names)
     if has_all and all(_is_list(table[name].type) for name in vectors):
         check_rows(view, keys, table, remedy="correct it; nothing of the table was written")
 
