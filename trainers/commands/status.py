@@ -194,4 +194,5 @@ def _view_text(view: dict[str, Any]) -> str:
     if "newest" not in view:
         return "no snapshot yet"
     behind = f", {view['days_behind']} days behind the event log" if view.get("days_behind", 0) > 0 else ""
-    return f"{view['num_snapshots']} snapshots, newest {view['newest']}{behind}, max age {view['ttl_hours']} h"
+    num = view["num_snapshots"]
+    return f"{num} snapshot{'s' * (num > 1)}, newest {view['newest']}{behind}, max age {view['ttl_hours']} h"
