@@ -10,11 +10,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
+from safetensors import SafetensorError
 
 from serving.app import create_app
 from serving.settings import Settings
 from tests.integration.runs import headwater, refusal
 from tests.integration.shop_files import Shop
+from trainers.commands import exits
 
 pytestmark = pytest.mark.slow
 
@@ -189,6 +191,14 @@ def test_disk_that_is_full_ends_a_step_with_a_sentence(
     sentence = f"error: step ingest: {tmp_path / 'event_log'} must be usable (got: No space left on device); free space"
     assert sentence in result.stderr
     assert_whole(earlier)
+
+
+def test_disk_that_is_full_is_named_whichever_library_finds_it() -> None:
+    error = SafetensorError("Error while serializing: I/O error: File too large (os error 27)")
+    assert exits.sentence(error).startswith(
+        "error: the disk must be usable (got: Error while serializing: I/O error: File"
+    )
+    assert exits.code(error) == exits.FAILED
 
 
 def test_changed_source_file_runs_ingest_again_and_other_files_do_not(tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ EPILOG = (
     "Exit codes: 0 done · 1 something failed · 2 the caller's mistake, such as bad input · 130 interrupted with "
     "Ctrl-C (the same command goes on where it stopped)."
 )
+_DISK = ("No space left", "File too large", "disk is full", "I/O error")
+"""What libraries that have errors of their own say when a file cannot be written."""
+_MEND_DISK = "free space, mend its permissions, or take another --run"
 _OURS = tuple(str(Path(__file__).parents[2] / package) for package in ("trainers", "feature_repo"))
 
 
@@ -66,13 +69,15 @@ def sentence(error: Exception) -> str:
         return f"error: {step}{cause.name} must be installed ({cause}); pip install '{EVERYTHING}'"
     if isinstance(cause, OSError) and cause.strerror:
         return f"error: {step}{_unusable(cause)}"
+    if any(words in text for words in _DISK):
+        return f"error: {step}the disk must be usable (got: {text}); {_MEND_DISK}"
     kind = type(cause).__name__
     return f"error: {step}{kind}{': ' if text else ''}{text}; run again with --debug for the traceback"
 
 
 def _unusable(error: OSError) -> str:
     place = f"{error.filename} must be usable" if error.filename else "the disk must be usable"
-    return f"{place} (got: {error.strerror}); free space, mend its permissions, or take another --run"
+    return f"{place} (got: {error.strerror}); {_MEND_DISK}"
 
 
 def _cause(error: Exception) -> BaseException:

@@ -134,6 +134,8 @@ def _show(found: dict[str, Any]) -> None:
         )
         typer.echo(f"  {step['name']:<12} {'done, ' + cost if cost else 'to run: ' + step['reason']}")
     if found.get("versions"):
+        if not all(step["up_to_date"] for step in found["steps"]):
+            typer.echo("  `headwater run` would do them again; new days of raw data join with `headwater refresh`")
         _show_versions(found)
     else:
         for version in found.get("embedding_versions", []):
@@ -155,9 +157,6 @@ def _show_versions(found: dict[str, Any]) -> None:
 
 def _version_row(version: dict[str, Any]) -> tuple[str, ...]:
     day, age = version["newest_day"], version["age_hours"]
-    readers = [
-        each["name"] + (f" ({each['detail']})" if each["kind"] == "release" else "") for each in version["consumers"]
-    ]
     return (
         version["version"],
         version["state"] + (f" through {version['served_through']}" if version["served_through"] else ""),
@@ -168,8 +167,16 @@ def _version_row(version: dict[str, Any]) -> tuple[str, ...]:
         version["freshness"].replace("_", " "),
         _figures(version["coverage"]),
         _figures(version["drift"]),
-        ", ".join(readers) or "nothing",
+        _readers(version["consumers"]) or "nothing",
     )
+
+
+def _readers(consumers: list[dict[str, str]]) -> str:
+    """Who reads a version; superseded releases, of which every refreshed day leaves one, by their number."""
+    left = [each for each in consumers if (each["kind"], each["detail"]) == ("release", "superseded")]
+    shown = [each for each in consumers if each not in left]
+    names = [each["name"] + (f" ({each['detail']})" if each["kind"] == "release" else "") for each in shown]
+    return ", ".join([*names, f"{len(left)} superseded release{'s' * (len(left) > 1)}"] if left else names)
 
 
 def _figures(gates: dict[str, float]) -> str:
@@ -187,4 +194,5 @@ def _view_text(view: dict[str, Any]) -> str:
     if "newest" not in view:
         return "no snapshot yet"
     behind = f", {view['days_behind']} days behind the event log" if view.get("days_behind", 0) > 0 else ""
-    return f"{view['num_snapshots']} snapshots, newest {view['newest']}{behind}, max age {view['ttl_hours']} h"
+    num = view["num_snapshots"]
+    return f"{num} snapshot{'s' * (num > 1)}, newest {view['newest']}{behind}, max age {view['ttl_hours']} h"

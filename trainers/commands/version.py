@@ -93,7 +93,8 @@ def backfill(
         from trainers.run_config import read_date
 
         figures = make(home, version, read_date(first, "--from"), read_date(last, "--to"), progress)
-        text = f"{figures['days']} days of {version} made" if figures["days"] else "up to date: no day is missing"
+        made = figures["days"]
+        text = f"{made} day{'s' * (made > 1)} of {version} made" if made else "up to date: no day is missing"
         _say({"version": version, **figures}, text, as_json=as_json)
 
 

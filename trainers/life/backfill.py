@@ -16,11 +16,11 @@ from feature_repo.contract import write_atomically
 from feature_repo.layout import open_store
 from feature_repo.versions import VersionRecord
 from trainers.data.leak_gate import check_days_for_leaks
-from trainers.life.diverted import is_continuation
-from trainers.life.home import REFRESHED_STATES, Home, embedding_version
+from trainers.life.home import Home, embedding_version
 from trainers.life.new_version import plan_of
 from trainers.life.operators import operator
 from trainers.life.recording import record_days
+from trainers.life.refreshed import REFRESHED_STATES, is_continuation
 from trainers.life.walked_days import embed_days, walk_days
 from trainers.progress import Progress
 from trainers.run_lock import run_lock

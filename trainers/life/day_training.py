@@ -25,8 +25,8 @@ from trainers.data.manifest import UPSTREAM_MODELS
 from trainers.data.older_vectors import older_vectors
 from trainers.data.upstream_data import RowIndex, UpstreamSpecs, domain_columns, encode_rows, row_index
 from trainers.forked import map_forked
-from trainers.life.diverted import is_continuation
 from trainers.life.home import INPUTS_FILE, Home, embedding_version, upstream_recipe
+from trainers.life.refreshed import is_continuation
 from trainers.progress import Progress
 from trainers.torch_setup import set_up_torch
 from trainers.upstream.compatibility import Compatibility

@@ -6,14 +6,13 @@ The version that refused it has no such day, is refreshed no more, and ages unti
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from feature_repo.contract import ENTITIES
 from feature_repo.versions import VersionRecord, VersionState
 from trainers.commit import commit
-from trainers.life.home import INPUTS_FILE, REFRESHED_STATES, Home, embedding_version
+from trainers.life.home import INPUTS_FILE, Home, embedding_version
 from trainers.life.recording import record_days
 from trainers.life.registration import register
 from trainers.upstream.aggregate import keep_last, normalised
@@ -24,17 +23,6 @@ from trainers.upstream.walk import CHECKPOINT, daily_file
 from trainers.upstream_steps import PROGRESSIVE_FILE
 
 WHO = "refresh"
-
-
-def is_diverted(record: VersionRecord, versions: Sequence[VersionRecord]) -> bool:
-    """Whether a version goes on as another one, which is complete and not given up."""
-    kept = [each for each in versions if each.state in REFRESHED_STATES]
-    return any(record.key in each.parents and is_continuation(each) for each in kept)
-
-
-def is_continuation(record: VersionRecord) -> bool:
-    """Whether a version began as a refused day of another, to which it keeps no map."""
-    return bool(record.parents) and record.alignment != "backward_compatible"
 
 
 def divert(home: Home, record: VersionRecord, key: str, cutoff: datetime, workspace: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_repo.contract import MANIFEST_FILE, EmbeddingVersion, RepoManifest, embedding_view
-from feature_repo.versions import Catalogue, DayRecord, VersionRecord, VersionState
+from feature_repo.versions import Catalogue, DayRecord, VersionRecord
 from trainers import run_config
 from trainers.data.event_log import EventLog
 from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO
@@ -23,8 +23,6 @@ from trainers.upstream.recipes import UpstreamRecipe, recipe_from
 UPSTREAM = "upstream"
 INPUTS_FILE = "inputs.json"
 """What the towers of a version read, in its folder."""
-REFRESHED_STATES = (VersionState.CANDIDATE, VersionState.LIVE, VersionState.SUPERSEDED)
-"""States in which a version may get new days."""
 
 
 class Home:

@@ -25,7 +25,6 @@ from trainers.life.day_check import backward_file, published_figures
 from trainers.life.day_training import compatible_with
 from trainers.life.home import (
     INPUTS_FILE,
-    REFRESHED_STATES,
     Home,
     embedding_version,
     recorded_recipe,
@@ -33,6 +32,7 @@ from trainers.life.home import (
 )
 from trainers.life.operators import operator
 from trainers.life.recording import record_days
+from trainers.life.refreshed import REFRESHED_STATES
 from trainers.life.registration import register
 from trainers.life.walked_days import embed_days, trainer_of, walk_days
 from trainers.progress import Progress

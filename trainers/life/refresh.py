@@ -9,8 +9,8 @@ from datetime import date, datetime, timedelta
 
 from feature_repo.versions import Catalogue, VersionRecord, VersionState
 from trainers.life.day import WORKSPACES, DayOutcome, DayRefresh, workspace_of
-from trainers.life.diverted import is_diverted
-from trainers.life.home import REFRESHED_STATES, Home
+from trainers.life.home import Home
+from trainers.life.refreshed import REFRESHED_STATES, continuation_of
 from trainers.progress import Progress
 from trainers.run_lock import run_lock
 
@@ -109,7 +109,9 @@ def refreshed_versions(catalogue: Catalogue) -> list[VersionRecord]:
     """Versions that get every new day: candidates, live ones, and superseded ones that something still reads."""
     everything = catalogue.versions()
     found = [
-        record for record in everything if record.state in REFRESHED_STATES and not is_diverted(record, everything)
+        record
+        for record in everything
+        if record.state in REFRESHED_STATES and continuation_of(record, everything) is None
     ]
     return [record for record in found if record.state != VersionState.SUPERSEDED or catalogue.consumers(record.key)]
 

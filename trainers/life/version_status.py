@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from feature_repo.versions import Catalogue, VersionRecord, VersionState, VersionSummary
+from feature_repo.versions import Catalogue, VersionRecord, VersionSummary
 from trainers.data.event_log import EventLog
 from trainers.life.consumers import record_consumers
 from trainers.life.operators import REPO
+from trainers.life.refreshed import REFRESHED_STATES, continuation_of
 
 ClockKind = Literal["wall", "replay", "given"]
-
-REFRESHED = (VersionState.CANDIDATE, VersionState.LIVE, VersionState.SUPERSEDED)
-"""States in which a version should have a new day every day."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,14 +38,14 @@ def version_status(run: Path, catalogue: Catalogue, as_of: datetime | None = Non
     log = EventLog(run / "event_log")
     moment = Moment(as_of=as_of, kind="given") if as_of else moment_of(catalogue.versions(), log)
     found = catalogue.summaries(moment.as_of, log.spec.publish_delay)
-    pointers = catalogue.pointers()
+    pointers, versions = catalogue.pointers(), [each.version for each in found]
     return {
         "as_of": moment.as_of.isoformat(),
         "clock": moment.kind,
         "versions": [_fields(each) for each in found],
         "live": pointers.live,
         "shadow": pointers.shadow,
-        "warnings": [text for each in found for text in warnings_of(run, each)],
+        "warnings": [text for each in found for text in warnings_of(run, each, versions)],
     }
 
 
@@ -63,11 +61,15 @@ def moment_of(versions: Iterable[VersionRecord], log: EventLog) -> Moment:
     return Moment(as_of=max(end, log.spec.window.until) + log.spec.publish_delay, kind="replay")
 
 
-def warnings_of(run: Path, summary: VersionSummary) -> list[str]:
-    """What an operator should do something about."""
+def warnings_of(run: Path, summary: VersionSummary, versions: Sequence[VersionRecord] = ()) -> list[str]:
+    """What an operator should do something about.
+
+    Args:
+        versions: All versions, among which the one may be that this one goes on as.
+    """
     version = summary.version
     found: list[str] = []
-    if version.state not in REFRESHED:
+    if version.state not in REFRESHED_STATES:
         return found
     if (tried := summary.last_tried) is not None and tried.state == "failed":
         failed = ", ".join(f"{name} {tried.gates[name]:.4g}" if name in tried.gates else name for name in tried.failed)
@@ -77,11 +79,11 @@ def warnings_of(run: Path, summary: VersionSummary) -> list[str]:
     if summary.newest is None:
         found.append(f"{version.key} has no visible day; finish its training")
     elif summary.freshness != "fresh":
-        found.append(_lateness(run, summary))
+        found.append(_lateness(run, summary, continuation_of(version, versions)))
     return found
 
 
-def _lateness(run: Path, summary: VersionSummary) -> str:
+def _lateness(run: Path, summary: VersionSummary, newer: VersionRecord | None) -> str:
     assert summary.newest is not None
     assert summary.hours_left is not None
     key, day = summary.version.key, f"{summary.newest.cutoff:%Y-%m-%d}"
@@ -92,6 +94,8 @@ def _lateness(run: Path, summary: VersionSummary) -> str:
         left = (
             f"its vectors are outside max age since {-summary.hours_left:.0f} h, and every reader takes them as missing"
         )
+    if newer is not None:
+        return f"{key} goes on as {newer.key}: newest day {day}, {left}; move its readers to a release with {newer.key}"
     return f"the refresh of {key} is late: newest day {day}, {left}; run `headwater refresh --run {run} --as-of {due}`"
 
 
