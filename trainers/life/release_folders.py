@@ -21,7 +21,11 @@ ABANDONED_S = 86_400.0
 
 
 def write_release_folder(
-    releases: Path, fill: Callable[[Path], Mapping[str, Any]], *, keep: bool = True
+    releases: Path,
+    fill: Callable[[Path], Mapping[str, Any]],
+    *,
+    keep: bool = True,
+    check: Callable[[str], object] = str,
 ) -> ReleaseManifest:
     """Make a release folder; one that holds the same already stays as it is.
 
@@ -30,6 +34,7 @@ def write_release_folder(
         fill: Writes the files into the folder that it is given, and returns the manifest without `format`, `release`,
             `created` and `sha256`.
         keep: Leave the folder there; otherwise only say what would be made.
+        check: Told the release's name before the folder gets it; may raise, and then nothing is left.
 
     Returns:
         The manifest as it lies in the folder named by its `release`.
@@ -45,6 +50,7 @@ def write_release_folder(
         content = fill(partial)
         (partial / MANIFEST_FILE).write_text(json.dumps(whole(content, partial), indent=1, sort_keys=True) + "\n")
         made = verified_manifest(partial)
+        check(made.release)
         folder = releases / made.release
         if not keep or folder.exists():
             return verified_manifest(folder) if folder.exists() else made

@@ -22,7 +22,7 @@ from feature_repo.versions import Catalogue, ReleaseDisagreesError, ReleaseRecor
 from trainers.life.operators import REPO
 from trainers.life.program_checks import program_problems
 from trainers.life.release_folders import whole, write_release_folder
-from trainers.life.releases import record_release, release_folder, verified_release
+from trainers.life.releases import record_release, refuse_given_up, release_folder, verified_release
 
 MERGED = ("encoders", "rankers", "services")
 """Keys of which a folder may give a part; the others replace those of the base as a whole."""
@@ -110,7 +110,9 @@ def create_from_folder(
             )
         return parts.content
 
-    manifest = write_release_folder(run / RELEASES, fill, keep=not dry_run)
+    manifest = write_release_folder(
+        run / RELEASES, fill, keep=not dry_run, check=lambda release: refuse_given_up(catalogue, release)
+    )
     if not dry_run:
         record_release(catalogue, run, manifest, made_by=who, who=who, why=why)
     return manifest

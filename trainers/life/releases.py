@@ -13,7 +13,7 @@ from feature_repo.encoding import InputSpec
 from feature_repo.layout import open_store
 from feature_repo.release.files import RELEASES, sha256_of, verified_manifest
 from feature_repo.release.manifest import ReleaseManifest
-from feature_repo.versions import Catalogue, ReleaseRecord, WrongStateError
+from feature_repo.versions import Catalogue, ReleaseRecord, ReleaseState, WrongStateError
 from trainers.data.event_log import EventLog
 from trainers.data.retrieval_data import RetrievalReader
 from trainers.life.operators import REPO, is_operator
@@ -45,6 +45,20 @@ def record_release(
         created=manifest.created,
     )
     return catalogue.create_release(record, who=who, why=why)
+
+
+def refuse_given_up(catalogue: Catalogue, release: str) -> None:
+    """Pass when a release may be made: one of the same parts that was given up stays so, and gets no folder again.
+
+    Raises:
+        WrongStateError: It is retired or pruned.
+    """
+    given_up = {each.id: each.state for each in catalogue.releases([ReleaseState.RETIRED, ReleaseState.PRUNED])}
+    if release in given_up:
+        raise WrongStateError(
+            f"release {release} must not have been given up to be made again (it is {given_up[release]}); change a "
+            "part of it, such as a figure in its manifest"
+        )
 
 
 def promote_unless_chosen(catalogue: Catalogue, release: str, *, who: str, why: str) -> bool:
@@ -109,7 +123,12 @@ def release_of_the_day(run: Path, cutoff: datetime, *, who: str, progress: Progr
     if parent.data_cutoff is not None and parent.data_cutoff >= cutoff:
         return parent
     with progress.stage(f"release of {cutoff:%Y-%m-%d}"):
-        manifest = remade(run, parent, cutoff)
+        try:
+            manifest = remade(run, parent, cutoff)
+        except WrongStateError as error:
+            # A person rolled back from it and gave it up while the refresh lay half done.
+            logger.warning("event=release_not_made live=%s reason=%s", live, error)
+            return parent
     why = f"index of {cutoff:%Y-%m-%d}"
     record = record_release(catalogue, run, manifest, made_by="refresh", who=who, why=why)
     _promote_after(catalogue, record.id, parent.id, who=who, why=why)
@@ -138,7 +157,8 @@ def remade(run: Path, parent: ReleaseRecord, cutoff: datetime) -> ReleaseManifes
             "popular": popular_pins(log, cutoff),
         }
 
-    return write_release_folder(run / RELEASES, fill)
+    catalogue = Catalogue.of_repo(run / REPO)
+    return write_release_folder(run / RELEASES, fill, check=lambda release: refuse_given_up(catalogue, release))
 
 
 def _promote_after(catalogue: Catalogue, release: str, live: str | None, *, who: str, why: str) -> bool:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from feature_repo.release.manifest import ReleaseError, load_manifest
-from feature_repo.versions import Catalogue, ReleaseDisagreesError, UnknownSubjectError
+from feature_repo.versions import Catalogue, ReleaseDisagreesError, UnknownSubjectError, WrongStateError
 from serving.loading import load_recommender
 from serving.settings import Settings
 from tests.life.releases.files import edit_manifest, version, write_manifest, write_parts
 from tests.serving.tiny_run import NOW, SPACES
+from trainers.life.prune import prunable, prune
 from trainers.life.release_parts import check_servable, create_from_folder
 
 
@@ -56,6 +57,19 @@ def test_release_is_made_again_from_the_same_parts_without_change(
     first, again = create(run, catalogue, folder), create(run, catalogue, folder)
     assert first == again
     assert len(catalogue.releases()) == 3
+
+
+def test_release_that_was_given_up_is_not_made_again_and_gets_no_folder(
+    run: Path, catalogue: Catalogue, folder: Path
+) -> None:
+    manifest = create(run, catalogue, folder)
+    catalogue.retire_release(manifest.release, who="a@b", why="a test")
+    with pytest.raises(WrongStateError, match=r"must not have been given up to be made again \(it is retired\)"):
+        create(run, catalogue, folder)
+    prune(run, catalogue, prunable(run, catalogue), who="a@b", why="a test")
+    with pytest.raises(WrongStateError, match="it is pruned"):
+        create(run, catalogue, folder)
+    assert sorted(path.name for path in (run / "releases").iterdir()) == ["tiny-1", "tiny-2"]
 
 
 def test_dry_run_checks_everything_and_leaves_nothing(run: Path, catalogue: Catalogue, folder: Path) -> None:

@@ -17,9 +17,13 @@ import sklearn.linear_model
 from feast import FeatureService
 
 import serving.app
+import trainers.console
 import trainers.evaluation.step
 import trainers.life.backfill
+import trainers.life.prune
 import trainers.life.refresh
+import trainers.life.release_parts
+import trainers.life.retire
 import trainers.life.served_through
 from feature_repo.encoding import CategoricalInput, InputSpec, VectorInput
 from feature_repo.layout import open_store

@@ -166,6 +166,10 @@ class Sequence:
         elif done.code == 2 and command.arguments[:2] == ("version", "create"):
             assert before.states & {"training", "backfilling"}, self._story(command, [done.err])
             foretold = before.anew()
+        elif done.code == 2 and command.name == "release create":
+            given_up = [name for name, each in before.model.releases.items() if each.state in ("retired", "pruned")]
+            assert any(name in done.err for name in given_up), self._story(command, [done.err])
+            foretold = before.anew()
         elif refused or done.code != 0:
             assert (done.code == 2) == refused, self._story(command, [f"refused: {refused}", done.err])
             foretold = before.anew()
