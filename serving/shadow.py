@@ -93,7 +93,6 @@ class Shadow:
             self._metrics.shadowed.labels("failed").inc()
             logger.error("event=shadow_failed shadow=%s reason=%s: %s", self.release, type(error).__name__, error)
             return
-        self._metrics.shadowed.labels("compared").inc()
         self._metrics.overlap.observe(found.overlap)
         if found.score_difference is not None:
             self._metrics.score_difference.observe(found.score_difference)
@@ -106,6 +105,8 @@ class Shadow:
             found.overlap,
             "none" if found.score_difference is None else f"{found.score_difference:.6f}",
         )
+        # Last, so that whoever sees the count finds what was recorded.
+        self._metrics.shadowed.labels("compared").inc()
 
 
 def difference(answered: Answered, recommender: Recommender) -> Difference:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import serving
+from tests.imports import ROOT
 
 FILES = sorted(Path(str(serving.__file__)).parent.rglob("*.py"))
 FORBIDDEN = {"trainers", "torch", "pickle", "joblib", "cloudpickle", "dill", "pandas"}
@@ -36,3 +38,12 @@ def test_serving_starts_without_feast_torch_or_trainers() -> None:
     code = "import sys, serving.app; print(*sorted({'feast', 'torch', 'trainers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("module", ["serving.onnx_model", "trainers, onnxruntime"])
+def test_onnx_runtime_reports_to_nobody(tmp_path: Path, module: str) -> None:
+    """It would keep what it sends in a database under the home folder."""
+    kept = {name: value for name, value in os.environ.items() if name != "CI" and not name.startswith("ORT_")}
+    environment = {**kept, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", f"import {module}"], env=environment, check=True)
+    assert [file for file in tmp_path.rglob("*") if "onnxruntime" in file.name] == []
