@@ -8,6 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from feast import FeatureView, Field
+from feast.types import Array, Float32, Float64
+
+_FLOATS = (Float32, Float64, Array(Float32), Array(Float64))
 
 
 class InvalidRowsError(ValueError):
@@ -23,6 +26,33 @@ def vector_widths(view: FeatureView) -> dict[str, int]:
 def required_vectors(view: FeatureView) -> set[str]:
     """Vector fields that every row must have: those that can be searched by."""
     return {field.name for field in view.features if field.vector_index}
+
+
+def finite_fields(view: FeatureView) -> list[str]:
+    """Numbers and lists of numbers that packed stores take only if they are finite, vectors aside."""
+    vectors = vector_widths(view)
+    return [field.name for field in view.features if field.dtype in _FLOATS and field.name not in vectors]
+
+
+def check_finite(view: FeatureView, keys: Sequence[str], table: pa.Table, names: Sequence[str]) -> None:
+    """Refuse infinite numbers, and NaN inside lists; a number that is NaN counts as null.
+
+    Raises:
+        InvalidRowsError: With the view, the key of the first such row and the field.
+    """
+    for name in names:
+        column = table[name]
+        if pa.types.is_floating(column.type):
+            bad = pc.fill_null(pc.is_inf(column), False)
+            _refuse(view, keys, table, bad, f"{name} must be finite", column)
+            continue
+        if pc.all(pc.is_finite(pc.list_flatten(column)), skip_nulls=True).as_py() is not False:
+            continue
+        elements = pc.fill_null(pc.is_finite(pc.list_flatten(column)), True)
+        rows = np.asarray(pc.list_parent_indices(column.combine_chunks()))[~np.asarray(elements)]
+        mask = np.zeros(table.num_rows, np.bool_)
+        mask[rows] = True
+        _refuse(view, keys, table, pa.array(mask), f"elements of {name} must be finite")
 
 
 def check_rows(view: FeatureView, keys: Sequence[str], table: pa.Table) -> None:
