@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from feast import FeatureView, Field
+from feast.types import Array, Float32, Float64
+
+_FLOATS = (Float32, Float64, Array(Float32), Array(Float64))
 
 REBUILD = "rebuild its snapshot and run again"
 
@@ -27,6 +31,37 @@ def required_vectors(view: FeatureView) -> set[str]:
     return {field.name for field in view.features if field.vector_index}
 
 
+def finite_fields(view: FeatureView) -> list[str]:
+    """Numbers and lists of numbers that packed stores take only if they are finite, vectors aside."""
+    vectors = vector_widths(view)
+    return [field.name for field in view.features if field.dtype in _FLOATS and field.name not in vectors]
+
+
+def check_finite(view: FeatureView, keys: Sequence[str], table: pa.Table, names: Sequence[str]) -> None:
+    """Refuse infinite numbers, and NaN inside lists; a number that is NaN counts as null.
+
+    Raises:
+        InvalidRowsError: With the view, the key of the first such row and the field.
+    """
+    with _advising(REBUILD):
+        for name in names:
+            _check_finite(view, keys, table, name)
+
+
+def _check_finite(view: FeatureView, keys: Sequence[str], table: pa.Table, name: str) -> None:
+    column = table[name]
+    if pa.types.is_floating(column.type):
+        bad = pc.fill_null(pc.is_inf(column), False)
+        _refuse(view, keys, table, bad, f"{name} must be finite", column)
+        return
+    is_finite = pc.is_finite(pc.list_flatten(column))
+    if pc.all(is_finite, skip_nulls=True).as_py() is False:
+        rows = np.asarray(pc.list_parent_indices(column.combine_chunks()))
+        mask = np.zeros(table.num_rows, np.bool_)
+        mask[rows[~np.asarray(pc.fill_null(is_finite, True))]] = True
+        _refuse(view, keys, table, pa.array(mask), f"elements of {name} must be finite")
+
+
 def check_rows(view: FeatureView, keys: Sequence[str], table: pa.Table, remedy: str = REBUILD) -> None:
     """Refuse null keys, and vectors that are null, of another width or not finite.
 
@@ -35,12 +70,18 @@ def check_rows(view: FeatureView, keys: Sequence[str], table: pa.Table, remedy: 
     Raises:
         InvalidRowsError: With the view, the key of the first such row and what is wrong with it.
     """
-    try:
+    with _advising(remedy):
         for key in keys:
             _refuse(view, keys, table, pc.is_null(table[key]), f"join key {key} must not be null (got null)")
         required = required_vectors(view)
         for name, width in vector_widths(view).items():
             _check_vector(view, keys, table, name, width, name in required)
+
+
+@contextmanager
+def _advising(remedy: str) -> Iterator[None]:
+    try:
+        yield
     except InvalidRowsError as error:
         raise InvalidRowsError(f"{error}; {remedy}") from None
 

@@ -27,7 +27,7 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 from pydantic import Field, StrictStr
 
-from feature_repo.stores.engine.checks import check_rows, required_vectors, vector_widths
+from feature_repo.stores.engine.checks import check_finite, check_rows, finite_fields, required_vectors, vector_widths
 from feature_repo.stores.engine.journal import Journal, exclusive
 from feature_repo.stores.engine.pulled import PulledRows
 from feature_repo.stores.engine.rows import Layout, NewestRows, digest, layout_of
@@ -181,9 +181,11 @@ class _Run:
                 "continuing view=%s rows_done=%d of=%d", self._view.name, self._journal.rows, self._rows.num_rows
             )
             return
-        names = [*self._keys, *vector_widths(self._view)]
+        finite = finite_fields(self._view) if self._writer.is_packed else []
+        names = [*self._keys, *vector_widths(self._view), *finite]
         for table in self._rows.tables(names, 0, chunk_rows):
             check_rows(self._view, self._keys, table)
+            check_finite(self._view, self._keys, table, finite)
         self._journal.begin()
 
     def write(self, chunk_rows: int, advance: Callable[[int], Any]) -> None:

@@ -40,6 +40,11 @@ class ChunkWriter:
         self._view = view
         self._key_types = {field.name: field.dtype.to_value_type() for field in view.entity_columns}
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether the store takes tables."""
+        return isinstance(self._store, PackedOnlineStore)
+
     def write(self, table: pa.Table) -> None:
         """Write rows with the columns that `engine.rows` names; writing them again changes nothing."""
         if isinstance(self._store, PackedOnlineStore):

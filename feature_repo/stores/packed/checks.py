@@ -6,6 +6,7 @@ Dims: N rows, F features.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast import FeatureView, Field, ValueType
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
+from feast.types import FeastType
 
 from feature_repo.contract import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.stores.online.errors import PackedWriteError
@@ -45,7 +47,12 @@ class CheckedTable:
 
 def view_join_keys(view: FeatureView) -> tuple[JoinKey, ...]:
     """Join keys of a view with their declared types."""
-    return tuple(JoinKey(name=column.name, kind=column.dtype.to_value_type()) for column in view.entity_columns)
+    return tuple(_join_key(column.name, column.dtype) for column in view.entity_columns)
+
+
+@lru_cache(maxsize=4096)
+def _join_key(name: str, dtype: FeastType) -> JoinKey:
+    return JoinKey(name=name, kind=dtype.to_value_type())
 
 
 def checked_table(view: FeatureView, table: pa.Table) -> CheckedTable:

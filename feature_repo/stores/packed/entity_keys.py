@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,10 @@ _FIXED = {
     ValueType.INT64: ("<i8", pa.int64()),
     ValueType.UNIX_TIMESTAMP: ("<i8", pa.int64()),
 }
+_LAYOUTS = {
+    kind: struct.Struct("<II" + dtype.replace("<i4", "i").replace("<i8", "q")) for kind, (dtype, _) in _FIXED.items()
+}
+"""Type, length and bytes of a value of fixed width."""
 _TEXT = {ValueType.STRING: pa.string(), ValueType.BYTES: pa.binary()}
 KEY_TYPES = (*_FIXED, *_TEXT)
 """Types that a join key may have."""
@@ -52,6 +58,40 @@ def entity_keys(join_keys: Sequence[JoinKey], columns: Sequence[pa.Array], suffi
         return _fixed(pairs[0][0], pairs[0][1], prefix, suffix)
     parts = [_values(key, column) for key, column in pairs]
     return [b"".join((prefix, *values, suffix)) for values in zip(*parts, strict=True)]
+
+
+def entity_key(join_keys: Sequence[JoinKey], values: Sequence[Any]) -> bytes:
+    """Serialised key of one row, faster than `entity_keys` for a few.
+
+    Args:
+        values: As Python has them, of the declared types, in the order of `join_keys`.
+
+    Raises:
+        TypeError: A join key is of a type that cannot be one.
+    """
+    pairs = (
+        sorted(zip(join_keys, values, strict=True), key=_name_of) if len(join_keys) > 1 else [(join_keys[0], values[0])]
+    )
+    return b"".join([_prefix(tuple(key.name for key, _ in pairs)), *(_value(key, value) for key, value in pairs)])
+
+
+def _name_of(pair: tuple[JoinKey, Any]) -> str:
+    return pair[0].name
+
+
+@lru_cache(maxsize=4096)
+def _prefix(names: tuple[str, ...]) -> bytes:
+    return bytes(serialize_entity_key_prefix(list(names)))
+
+
+def _value(key: JoinKey, value: Any) -> bytes:
+    layout = _LAYOUTS.get(key.kind)
+    if layout is not None:
+        return layout.pack(key.kind.value, layout.size - 8, value)
+    if key.kind not in _TEXT:
+        raise TypeError(f"join key {key.name} must be of one of {[kind.name for kind in KEY_TYPES]} (got {key.kind})")
+    raw = value.encode() if isinstance(value, str) else value
+    return struct.pack("<II", key.kind.value, len(raw)) + raw
 
 
 def _values(key: JoinKey, column: pa.Array) -> list[bytes]:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
-from feast import FeatureView, RepoConfig, utils
+from feast import FeatureView, RepoConfig, ValueType, utils
 from feast.infra.key_encoding_utils import serialize_entity_key
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
 from feature_repo.stores.online.awaited import AwaitedInThreads
 from feature_repo.stores.online.read_clock import ReadClock
 from feature_repo.stores.packed.cells import IS_MISSING, IS_PRESENT, CellRequest, Cells, Codes, status_codes
 from feature_repo.stores.packed.checks import view_join_keys
-from feature_repo.stores.packed.entity_keys import JoinKey, entity_keys
+from feature_repo.stores.packed.entity_keys import entity_key, entity_keys
 from feature_repo.stores.packed.responses import append_version, append_view
 from feature_repo.stores.packed.rows import KEY_VERSION, check_key_version
 from feature_repo.stores.packed.times import to_datetime
 
 _FEW_KEYS = 16
-"""Up to so many keys Feast's own serialisation, one by one, is faster than ours for whole columns."""
+"""Up to so many keys, serialising them one by one is faster than whole columns."""
 
 Rows = list[tuple[datetime | None, dict[str, Value] | None]]
 
@@ -114,18 +114,20 @@ def _asked_keys(view: FeatureView, join_key_values: dict[str, Any], join_key_of:
         raise KeyError(f"feature view {view.name} must be asked with join keys {absent} (got {sorted(values)})")
     columns = [values[key.name] for key in join_keys]
     kinds = [{value.WhichOneof("val") for value in column} for column in columns]
-    if None in set().union(*kinds):
+    if any(None in found for found in kinds):
         nulls = [key.name for key, found in zip(join_keys, kinds, strict=True) if None in found]
         raise ValueError(f"join keys {nulls} of feature view {view.name} must not be null")
-    as_declared = all(found <= {f"{key.kind.name.lower()}_val"} for key, found in zip(join_keys, kinds, strict=True))
+    plain = [_plain(column) for column in columns]
+    as_declared = all(found <= {_field_of(key.kind)} for key, found in zip(join_keys, kinds, strict=True))
     if as_declared and len(columns[0]) <= _FEW_KEYS:
-        return [_serialized(join_keys, row) for row in zip(*columns, strict=True)]
-    return entity_keys(join_keys, [pa.array(_plain(column)) for column in columns])
+        return [entity_key(join_keys, row) for row in zip(*plain, strict=True)]
+    return entity_keys(join_keys, [pa.array(column) for column in plain])
 
 
-def _serialized(join_keys: Sequence[JoinKey], values: Sequence[Value]) -> bytes:
-    message = EntityKey(join_keys=[key.name for key in join_keys], entity_values=values)
-    return bytes(serialize_entity_key(message, entity_key_serialization_version=KEY_VERSION))
+@lru_cache(maxsize=64)
+def _field_of(kind: ValueType) -> str:
+    """Field of a `Value` that holds this type."""
+    return f"{kind.name.lower()}_val"
 
 
 def _plain(column: Sequence[Value]) -> list[Any]:

@@ -7,7 +7,7 @@ Dims: N keys, R rows of the response.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import chain
 from typing import Any, cast
 
@@ -82,12 +82,20 @@ def _pairs(codes: list[int], cells: Cells) -> zip[tuple[int, int]]:
 
 def _repeated(header: Callable[[int], bytes], messages: Sequence[bytes], places: list[int]) -> bytes:
     """Messages of R rows as a repeated field."""
+    if len(places) == 1:
+        message = messages[places[0]]
+        return header(len(message)) + message
     expanded = [messages[place] for place in places]
     return b"".join(chain.from_iterable(zip(map(header, map(len, expanded)), expanded, strict=True)))
 
 
 def _field(tag: bytes, content: bytes) -> bytes:
-    return tag + varint(len(content)) + content
+    return _header(tag, len(content)) + content
+
+
+@lru_cache(maxsize=4096)
+def _header(tag: bytes, length: int) -> bytes:
+    return tag + varint(length)
 
 
 @lru_cache(maxsize=4096)
@@ -102,8 +110,16 @@ def _time_header(length: int) -> bytes:
 
 def _count(view: FeatureView, num_present: int, num_absent: int) -> None:
     """Feast's own counters; they are off unless its server was started with metrics."""
+    track = _tracker()
+    if track is not None:
+        track(view.name, num_present, num_absent)
+
+
+@cache
+def _tracker() -> Callable[[str, int, int], None] | None:
     try:
         from feast.metrics import track_feature_statuses
     except ImportError:
-        return
-    track_feature_statuses(view.name, num_present, num_absent)
+        return None
+    found: Callable[[str, int, int], None] = track_feature_statuses
+    return found

@@ -145,20 +145,29 @@ def _read_cells(connection: sqlite3.Connection, table: str, request: CellRequest
     places = {key: place for place, key in enumerate(request.keys)}
     columns: dict[str, list[bytes | None]] = {name: [None] * len(request.keys) for name in request.names}
     micros = [NO_TIME] * len(request.keys)
-    wanted = list(request.names)
+    # The whole row is one stretch of the table; its features one by one are a search each.
+    wanted = [] if len(request.names) == len(request.view.features) else list(request.names)
     for some in _parts(list(places), KEYS_PER_QUERY):
-        # A computed column has no declared type, for which sqlite3 would call a converter on every cell.
-        query = (
-            f"SELECT entity_key, feature_name, value, CAST(event_ts AS INTEGER), {moment} FROM {quoted(table)} "
-            f"WHERE entity_key IN ({_marks(len(some))}) AND feature_name IN ({_marks(len(wanted))})"
-        )
+        query = _query(table, moment, len(some), len(wanted))
         parameters = [*map(bytearray, some), *wanted]
         for key, name, value, event_ts, event_us in connection.execute(query, parameters).fetchall():
+            if name not in columns:
+                continue
             place = places[key]
             columns[name][place] = value
             micros[place] = max(micros[place], stored_micros(event_ts, event_us))
     cells = Cells(values=list(columns.values()), event_micros=np.array(micros, np.int64))
     return _repeated(request, places, cells)
+
+
+@lru_cache(maxsize=256)
+def _query(table: str, moment: str, num_keys: int, num_names: int) -> str:
+    # A computed column has no declared type, for which sqlite3 would call a converter on every cell.
+    return (
+        f"SELECT entity_key, feature_name, value, CAST(event_ts AS INTEGER), {moment} FROM {quoted(table)} "
+        f"WHERE entity_key IN ({_marks(num_keys)})"
+        + (f" AND feature_name IN ({_marks(num_names)})" if num_names else "")
+    )
 
 
 def _repeated(request: CellRequest, places: dict[bytes, int], cells: Cells) -> Cells:

@@ -8,16 +8,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from feast import FeatureView, Field
+from feast.types import Array, Float32, Float64, Int64
 
 from feature_repo.stores.engine.checks import InvalidRowsError
 from tests.feature_repo.stores.engine.engine_repos import (
     END,
     PACKED_SQLITE,
+    PIN,
     START,
     hours,
     open_repo,
     pins,
     read,
+    source,
     vector_view,
     vectors,
     write,
@@ -51,6 +55,43 @@ def test_vector_that_may_not_be_served_is_refused_before_the_first_chunk(
         store.materialize(START, END)
     assert read(store, "vectors", pins(9))["count"] == [None] * 9
     assert store.get_feature_view("vectors").materialization_intervals == []
+
+
+def _scored(folder: Path, column: str, values: dict[int, Any]) -> FeatureView:
+    """Nine Pins of a number and a list, of which one column has other values."""
+    rows = [{"pin_id": key, "score": 0.5, "parts": [1.0, 2.0], column: values.get(key)} for key in range(9)]
+    types = {"pin_id": pa.int64(), "score": pa.float64(), "parts": pa.list_(pa.float32())}
+    fields = [
+        Field(name="pin_id", dtype=Int64),
+        Field(name="score", dtype=Float64),
+        Field(name="parts", dtype=Array(Float32)),
+    ]
+    write(folder, "scored", types, rows)
+    return FeatureView(name="scored", entities=[PIN], schema=fields, source=source(folder, "scored"))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("score", -INFINITE, r"score must be finite \(got -inf\)"),
+        ("parts", [1.0, INFINITE], "elements of parts must be finite"),
+        ("parts", [NAN], "elements of parts must be finite"),
+    ],
+)
+def test_number_that_packed_stores_refuse_is_refused_before_the_first_chunk(
+    tmp_path: Path, column: str, value: Any, reason: str
+) -> None:
+    fine = {key: ([] if column == "parts" else NAN) for key in range(5)}
+    store = open_repo(tmp_path, [_scored(tmp_path, column, {**fine, 7: value})])
+    with pytest.raises(InvalidRowsError, match=rf"feature view scored, pin_id=7: {reason}"):
+        store.materialize(START, END)
+    assert read(store, "scored", pins(9))["score"] == [None] * 9
+
+
+def test_infinite_number_goes_to_a_store_of_feast(tmp_path: Path) -> None:
+    store = open_repo(tmp_path, [_scored(tmp_path, "score", {7: INFINITE})], online="sqlite")
+    store.materialize(START, END)
+    assert read(store, "scored", pins(9))["score"][7] == INFINITE
 
 
 def test_repaired_snapshot_is_written(tmp_path: Path) -> None:
