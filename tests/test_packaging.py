@@ -16,11 +16,13 @@ from tests.imports import ROOT, Import, imports_of, third_party
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "feature_repo": ("milvus",),
-    "trainers": ("train", "serve"),
+    "trainers": ("train", "serve", "tracking", "maps"),
     "serving": ("serve",),
     "tests": ("train", "serve", "milvus", "dev"),
 }
 """Extras that a package may count on beside the base install; trainers start the server."""
+DISTRIBUTIONS = {"mlflow": "mlflow-skinny", "umap": "umap-learn"}
+"""Of packages that the tests do without, where the import is called otherwise."""
 BASE_FILES = ("trainers/cli.py", "trainers/commands/status.py", "trainers/run_config.py", "trainers/steps.py")
 
 
@@ -51,7 +53,10 @@ def undeclared(found: list[Import], *extras: str) -> list[str]:
         each
         for each in found
         if third_party(each)
-        and not any(canonicalize_name(name) in declared for name in distributions.get(each.top, [each.top]))
+        and not any(
+            canonicalize_name(name) in declared
+            for name in distributions.get(each.top, [DISTRIBUTIONS.get(each.top, each.top)])
+        )
     )
     return sorted({f"{each.file} imports {each.top}" for each in missing})
 

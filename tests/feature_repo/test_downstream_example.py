@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def test_ranker_learns_and_ranks_with_feast_alone(sqlite_store: FeatureStore, tmp_path: Path) -> None:
     owner, theirs = Path(sqlite_store.repo_path), tmp_path / "theirs"
     shutil.copytree(EXAMPLE, theirs)
-    shared = runpy_share(owner)
+    shared = runpy.run_path(str(EXAMPLE / "share_registry.py"))["share"](owner)
     (theirs / "feature_repo" / "data").symlink_to(shared.parent)
     rows = [(1, 10, 2, 1), (1, 11, 3, 0), (2, 10, 26, 1), (2, 11, 27, 0)]
     keys = ["user_id", "pin_id", "event_timestamp", "click"]
@@ -43,13 +44,3 @@ def test_ranker_learns_and_ranks_with_feast_alone(sqlite_store: FeatureStore, tm
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"rows": 4, "training_roc_auc": 1.0, "ranked": [10, 11]}
-
-
-def runpy_share(owner: Path) -> Path:
-    sys.path.insert(0, str(EXAMPLE))
-    try:
-        from share_registry import share
-
-        return Path(share(owner))
-    finally:
-        sys.path.remove(str(EXAMPLE))

@@ -62,15 +62,21 @@ def test_readme_target_exists(command: str) -> None:
 
 
 @pytest.fixture
-def checkout(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that looks like a checkout in which `make demo` has been run."""
-    (tmp_path / "runs").mkdir()
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that looks like a new checkout."""
     (tmp_path / ".venv").mkdir()
-    (tmp_path / "runs" / "demo").symlink_to(finished_run)
     (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def checkout(finished_run: Path, fresh: Path) -> Path:
+    """A checkout in which `make demo` has been run."""
+    (fresh / "runs").mkdir()
+    (fresh / "runs" / "demo").symlink_to(finished_run)
+    return fresh
 
 
 @pytest.mark.slow
@@ -88,7 +94,7 @@ def test_readme_command_works(checkout: Path, command: str) -> None:
 
 
 @pytest.mark.slow
-def test_tutorial_works_from_top_to_bottom(checkout: Path) -> None:
+def test_tutorial_works_from_top_to_bottom(fresh: Path) -> None:
     """Every command in its order; what needs a running server is tested on the finished run."""
     for command in filter(is_run, commands(TUTORIAL)):
         words = shlex.split(command)
@@ -97,10 +103,10 @@ def test_tutorial_works_from_top_to_bottom(checkout: Path) -> None:
             with without_export():
                 assert headwater(*words[1:], *quick).stdout, command
         else:
-            done = subprocess.run(words, cwd=checkout, capture_output=True, text=True)
+            done = subprocess.run(words, cwd=fresh, capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
     for name in ("shop.yaml", "shop_check.html", "tutorial/report.html", "tutorial/report.json"):
-        assert (checkout / "runs" / name).stat().st_size > 0, name
+        assert (fresh / "runs" / name).stat().st_size > 0, name
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -39,7 +39,7 @@ from trainers.life.release_spaces import space_ids
 from trainers.life.releases import promote_unless_chosen, record_release
 from trainers.markers import read_marker
 from trainers.progress import Progress
-from trainers.report import page
+from trainers.report import page, tracking
 from trainers.report.data_summary import summarise
 from trainers.report.drift import drift_days
 from trainers.report.embedding_map import embedding_map
@@ -285,12 +285,26 @@ def _example(evaluation: Evaluation) -> Example:
 
 def run_report(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     """Write report.json and report.html from what the steps before left."""
+    trackers = tracking.requested()
     with progress.stage("report"):
         report = build_report(context)
         report.save(context.directory)
         found = embedding_map(EventLog(context.path(EVENT_LOG)), context.path(OFFLINE), manifest(context).embeddings[0])
         page.write(report, context.directory, found)
+        tracking.record(report, context.directory, _lineage(context), trackers)
     return {"lift_rows": len(report.lift), "report": str(context.path("report.html"))}
+
+
+def _lineage(context: RunContext) -> tracking.Lineage:
+    """What the downstream models read, and the release that holds them."""
+    versions = manifest(context).embeddings
+    marker = read_marker(context.directory, "evaluate")
+    release = marker.figures.get("release") if marker else None
+    return tracking.Lineage(
+        feature_services=tuple(service_name(name, versions) for name in ("retrieval", "ranking")),
+        embedding_versions=tuple(version.key for version in versions),
+        release=str(release) if release else None,
+    )
 
 
 def build_report(context: RunContext) -> Report:
