@@ -21,7 +21,12 @@ def share(repo: Path, seen_at: Path | None = None) -> Path:
     registry = FeatureStore(str(repo)).registry.proto()
     root = (seen_at or repo).resolve()
     sources = [view.spec.batch_source for view in registry.feature_views]
-    for source in [*sources, *registry.data_sources]:
+    # A view that can be pushed to has its snapshots behind the push source.
+    pushed = [source.batch_source for source in registry.data_sources if source.HasField("batch_source")]
+    pushed += [
+        view.spec.stream_source.batch_source for view in registry.feature_views if view.spec.HasField("stream_source")
+    ]
+    for source in [*sources, *pushed, *registry.data_sources]:
         path = source.file_options.uri
         if path and not path.startswith("/"):
             source.file_options.uri = str(root / path / "*.parquet") if "." not in Path(path).name else str(root / path)
