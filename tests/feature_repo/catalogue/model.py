@@ -237,7 +237,7 @@ class Model:
     @staticmethod
     def _known(table: Mapping[str, Any], name: str | None) -> Any:
         if name not in table:
-            raise UnknownSubjectError("model")
+            raise UnknownSubjectError("model", str(name), list(table))
         return table[name]
 
     def _done(self, subject: str, state: str, to: str, who: str, why: str) -> bool:

@@ -134,7 +134,7 @@ def test_protobuf_rows_are_checked_too(tmp_path: Path) -> None:
     store.apply([PIN, view("pins", 4)])
     frame = ones(4).to_pandas().assign(created_timestamp=datetime.now(UTC))
     frame["embedding"] = [[1.0] * 4, [1.0, float("nan"), 1.0, 1.0]]
-    with pytest.raises(PackedWriteError, match="pins at entity key pin_id=1: vector embedding must hold finite"):
+    with pytest.raises(PackedWriteError, match="pins at entity key pin_id=1: elements of embedding must be finite"):
         store.write_to_online_store("pins", frame)
     frame["embedding"] = [[1.0] * 4, [2.0] * 4]
     store.write_to_online_store("pins", frame)
