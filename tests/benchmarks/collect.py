@@ -1,7 +1,8 @@
 """Figures of a finished run for the documents: `python -m tests.benchmarks.collect --run runs/demo --name demo`.
 
-Writes `<name>.json` (seconds and peak memory of each step), `<name>_output.txt` (what the run printed last) and
-`lift_<dataset>.json`. With `--tests` it writes `tests.json` from the JUnit file of `make test ARGS="--junitxml=FILE"`.
+Writes `<name>.json` (seconds and peak memory of each step), `<name>_output.txt` (what the run printed last),
+`lift_<dataset>.json`, and `experiment_<dataset>_<name>.json` for each experiment that was made on the run. With
+`--tests` it writes `tests.json` from the JUnit file of `make test ARGS="--junitxml=FILE"`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from xml.etree import ElementTree
 import typer
 from rich.console import Console
 
+from tests.benchmarks.figures.experiment_tables import keep_experiments
 from tests.benchmarks.figures.results import OUTPUT_SUFFIX, RESULTS, ResultRow, check_finished, write_lift, write_rows
 from trainers.report.schema import Report
 from trainers.report.terminal import show
@@ -121,13 +123,17 @@ def main(
     run: Annotated[Path, typer.Option(help="Finished run.")] = Path("runs/demo"),
     name: Annotated[str, typer.Option(help="Name of the result files.")] = "demo",
     tests: Annotated[Path | None, typer.Option(help="JUnit file of `make test`.")] = None,
+    experiments: Annotated[bool, typer.Option("--experiments", help="Write those of the run alone.")] = False,
 ) -> None:
     """Write the figures of a finished run to tests/benchmarks/results."""
     check_finished(run)
-    for path in collect(run, name):
+    if not experiments:
+        for path in collect(run, name):
+            typer.echo(f"wrote {path}")
+    report = Report.load(run)
+    for path in keep_experiments(run, report.dataset, name, report.machine or "", RESULTS):
         typer.echo(f"wrote {path}")
     if tests is not None:
-        report = Report.load(run)
         typer.echo(f"wrote {write_rows(TESTS, outcome_rows(tests, report.machine or '', report.commit or ''))}")
 
 

@@ -16,6 +16,7 @@ from feature_repo.contract import write_atomically
 from tests.benchmarks.collect import STEP, TESTS
 from tests.benchmarks.feast_client import FEAST_CLIENT
 from tests.benchmarks.figures import tables
+from tests.benchmarks.figures.experiment_tables import experiment_sections
 from tests.benchmarks.figures.results import ResultRow, Results, load
 from tests.benchmarks.figures.serving_tables import PROMOTE, serving_sections
 from tests.benchmarks.figures.store_tables import TITLES, store_sections
@@ -46,6 +47,7 @@ def benchmarks_text(results: Results) -> str:
             INTRODUCTION,
             *_runs(results),
             *_lift(results),
+            *experiment_sections(results.experiments),
             *_client(results),
             *_stores(results),
             *serving_sections(results.named(PROMOTE)),

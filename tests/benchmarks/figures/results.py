@@ -18,7 +18,9 @@ from feature_repo.contract import write_atomically
 from trainers.report.schema import REPORT_FILE, Report
 
 RESULTS = Path(__file__).parents[1] / "results"
-LIFT_PREFIX, OUTPUT_SUFFIX = "lift_", "_output.txt"
+LIFT_PREFIX, EXPERIMENT_PREFIX, OUTPUT_SUFFIX = "lift_", "experiment_", "_output.txt"
+_OTHERS = (LIFT_PREFIX, EXPERIMENT_PREFIX)
+"""Files that hold no rows of measurements."""
 
 
 class ResultRow(BaseModel):
@@ -47,6 +49,20 @@ class ResultRow(BaseModel):
     commit: str
 
 
+class ExperimentResult(BaseModel):
+    """One experiment on one run, as it was made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str
+    dataset: str
+    command: str
+    seeds: tuple[int, ...]
+    commit: str
+    machine: str
+    rows: tuple[dict[str, Any], ...]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Results:
     """Everything that the documents show."""
@@ -54,6 +70,7 @@ class Results:
     rows: tuple[ResultRow, ...] = ()
     lift: tuple[Report, ...] = ()
     """Lift and retrieval by dataset; reports without what other files hold."""
+    experiments: tuple[ExperimentResult, ...] = ()
     demo_output: str = ""
     """What the demo's run printed last."""
 
@@ -71,8 +88,13 @@ def load(folder: Path = RESULTS) -> Results:
     files = sorted(folder.glob("*.json"))
     output = folder / f"demo{OUTPUT_SUFFIX}"
     return Results(
-        rows=tuple(row for file in files if not file.name.startswith(LIFT_PREFIX) for row in _rows(file)),
+        rows=tuple(row for file in files if not file.name.startswith(_OTHERS) for row in _rows(file)),
         lift=tuple(_report(file) for file in files if file.name.startswith(LIFT_PREFIX)),
+        experiments=tuple(
+            ExperimentResult.model_validate_json(file.read_text())
+            for file in files
+            if file.name.startswith(EXPERIMENT_PREFIX)
+        ),
         demo_output=output.read_text() if output.exists() else "",
     )
 

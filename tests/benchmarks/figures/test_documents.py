@@ -12,6 +12,7 @@ from tests.benchmarks.collect import collect, outcome_rows, portable, published
 from tests.benchmarks.document import benchmarks_text, readme_text
 from tests.benchmarks.feast_client import FEAST_CLIENT
 from tests.benchmarks.figures import tables
+from tests.benchmarks.figures.experiment_tables import keep_experiments
 from tests.benchmarks.figures.results import ResultRow, Results, check_finished, load, write_rows
 from tests.report.conftest import fake_report
 
@@ -113,6 +114,22 @@ def test_known_datasets_are_attributed_with_source_licence_and_changes(dataset: 
 
 def test_benchmarks_without_figures_have_no_empty_section() -> None:
     assert "##" not in benchmarks_text(Results())
+
+
+def test_benchmarks_show_experiments_with_a_table_per_kind_of_figure(tmp_path: Path) -> None:
+    change = {"change_to_fresh_pct": -1.5, "change_to_fresh_ci95": [-2.0, -1.0]}
+    ranker = {"vectors": "fresh", "n_test": 40, "roc_auc": 0.75}
+    retrieval = {"vectors": "1 day older", "recall_at_20": 0.125, **change}
+    made = {"seeds": [1, 2], "retrains": 2, "commit": "0123456789ab", "made": "", "made_from": ""}
+    file = tmp_path / "run" / "experiments" / "staleness.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({**made, "rows": [ranker, retrieval]}))
+    keep_experiments(tmp_path / "run", "invented", "demo", "2 cores", tmp_path)
+    text = benchmarks_text(load(tmp_path))
+    assert "| fresh | 0.7500 |" in text
+    assert "| 1 day older | 0.1250 | -1.50% [-2.00% to -1.00%] |" in text
+    command = "headwater experiment staleness --run runs/demo --seeds 2 --retrains 2"
+    assert f"`{command}`, seeds 1, 2, commit `0123456789ab`, 2 cores." in text
 
 
 def test_readme_blocks_are_replaced_and_the_rest_stays(results: Results) -> None:
