@@ -243,6 +243,16 @@ class Catalogue:
         with self._database.reading() as connection:
             return _pointers.read_pointers(connection)
 
+    def check_may_go_live(self, id: str) -> None:
+        """Refuse a release that must not answer requests; the live one passes.
+
+        Raises:
+            WrongStateError: It is retired or pruned.
+            ReleaseDisagreesError: One of its versions is no longer what it was made with.
+        """
+        with self._database.reading() as connection:
+            _pointers.check_may_go_live(connection, id)
+
     def promote(self, id: str, *, who: str, why: str, expected_live: ExpectedLive = ANY) -> Pointers:
         """Make a release live: pointer, states of both releases and of all versions, in one transaction.
 

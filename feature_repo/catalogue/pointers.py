@@ -80,6 +80,19 @@ def rollback(
     return read_pointers(connection)
 
 
+def check_may_go_live(connection: Connection, release_id: str) -> None:
+    """Refuse a release that must not answer requests.
+
+    Raises:
+        UnknownSubjectError: There is none of that id.
+        WrongStateError: It is retired or pruned; the text says who made it so, when and why.
+        ReleaseDisagreesError: One of its versions is no longer what it was made with.
+    """
+    release = read_release(connection, release_id)
+    if _row(connection).live != release_id:
+        _check_may_go_live(connection, release)
+
+
 def rollback_target(connection: Connection, to: str | None = None) -> str:
     """Release that `rollback` would make live.
 

@@ -134,9 +134,11 @@ def promote(
     This process loads it first: what cannot be loaded is not promoted.
     """
     catalogue = _catalogue(follower)
-    with _Translated(), follower.prepared(id):
-        expected = {"expected_live": body.expected_live} if body.expected_live is not None else {}
-        pointers = catalogue.promote(id, who=operator, why=body.why, **expected)
+    with _Translated():
+        catalogue.check_may_go_live(id)
+        with follower.prepared(id):
+            expected = {"expected_live": body.expected_live} if body.expected_live is not None else {}
+            pointers = catalogue.promote(id, who=operator, why=body.why, **expected)
     return _changed(follower, pointers)
 
 

@@ -41,6 +41,10 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print a machine-readable summary; progress stays on standard error.")
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say which steps would run, and why; write nothing.")]
+ChangeDryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, say what would change, write nothing.")
+]
+WhyOption = Annotated[str | None, typer.Option("--why", metavar="TEXT", help="Reason, kept with the change.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 DebugOption = Annotated[
     bool, typer.Option("--debug", envvar="HEADWATER_DEBUG", help="Show debug messages, and the traceback of an error.")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trainers.commands import release_changes
+from trainers.commands import release_changes, release_create
 from trainers.commands.exits import EPILOG, exit_codes
 from trainers.commands.options import DebugOption, ExistingRunOption, JsonOption
+from trainers.commands.release_create import compared_figures, live_figures
 from trainers.commands.tables import aligned, terminal_width
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ def add_command(app: typer.Typer) -> None:
     group.command("list")(list_releases)
     group.command("show")(show)
     group.command("diff")(diff)
+    group.command("create")(release_create.create)
     release_changes.add_commands(group)
     app.add_typer(group, name="release")
 
@@ -62,7 +65,7 @@ def list_releases(
 def show(
     run: ExistingRunOption, release: ReleaseArgument = None, as_json: JsonOption = False, debug: DebugOption = False
 ) -> None:
-    """Show a release: versions and spaces, models, index, figures, and what happened to it."""
+    """Show a release: versions, models, index, figures next to those of the live one, and what happened to it."""
     from feature_repo.versions import record_fields, release_subject
     from trainers.life.operators import open_catalogue
     from trainers.life.releases import verified_release
@@ -71,12 +74,13 @@ def show(
         catalogue = open_catalogue(run)
         record = catalogue.release(release or live_release(catalogue.pointers(), run))
         manifest = verified_release(run, record)
+        live = live_figures(run, catalogue, record.id)
         past = [record_fields(each) for each in catalogue.transitions(release_subject(record.id))]
         if as_json:
             shown = {"record": record_fields(record), "manifest": manifest.model_dump(mode="json", by_alias=True)}
-            typer.echo(json.dumps({"run": str(run), **shown, "transitions": past}, indent=2))
+            typer.echo(json.dumps({"run": str(run), **shown, "live": live, "transitions": past}, indent=2))
         else:
-            typer.echo(_description(record, manifest, past))
+            typer.echo(_description(record, manifest, compared_figures(manifest.figures, live), past))
 
 
 def diff(
@@ -147,7 +151,9 @@ def _listing(run: Path, found: list[ReleaseRecord], pointers: Pointers) -> str:
     return aligned(rows, width=terminal_width())
 
 
-def _description(record: ReleaseRecord, manifest: ReleaseManifest, past: list[dict[str, Any]]) -> str:
+def _description(
+    record: ReleaseRecord, manifest: ReleaseManifest, figures: Mapping[str, str], past: list[dict[str, Any]]
+) -> str:
     rankers = {"pctr": manifest.rankers.pctr, "pcvr": manifest.rankers.pcvr}
     retrieval = manifest.retrieval
     models = [f"{name} {each.model}" for name, each in rankers.items() if each is not None]
@@ -160,7 +166,7 @@ def _description(record: ReleaseRecord, manifest: ReleaseManifest, past: list[di
         ("data until", f"{manifest.data_cutoff:%Y-%m-%d %H:%M} UTC"),
         ("made by", f"{record.made_by}, commit {manifest.commit}, seed {manifest.seed}"),
         ("parent", record.parent or "none"),
-        ("figures", ", ".join(f"{name} {value:.4f}" for name, value in manifest.figures.items()) or "none"),
+        *(list(figures.items()) or [("figures", "none")]),
         *((each["at"][:16].replace("T", " "), f"{each['after']} by {each['who']}: {each['why']}") for each in past),
     ]
     return aligned(rows, width=terminal_width())

@@ -11,21 +11,12 @@ import typer
 
 from trainers.commands.exits import exit_codes
 from trainers.commands.moments import moment_option
-from trainers.commands.options import DebugOption, ExistingRunOption, JsonOption
+from trainers.commands.options import ChangeDryRunOption, DebugOption, ExistingRunOption, JsonOption, WhyOption
 from trainers.commands.tables import size
 
 if TYPE_CHECKING:
     from trainers.life.prune import Prunable
 
-WhyOption = Annotated[str | None, typer.Option("--why", metavar="TEXT", help="Reason, kept with the change.")]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Check everything, say what would change, write nothing.")
-]
-FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with retrained parts.")]
-BaseOption = Annotated[
-    str | None,
-    typer.Option("--base", metavar="RELEASE", help="Release with the other parts; the live one if not given."),
-]
 ReleaseArgument = Annotated[str, typer.Argument(metavar="RELEASE", help="Release.")]
 ShadowArgument = Annotated[str | None, typer.Argument(metavar="[RELEASE]", help="Release; ends the shadow if absent.")]
 ShareOption = Annotated[float, typer.Option("--share", metavar="F", help="Share of the requests, above 0, at most 1.")]
@@ -46,37 +37,15 @@ TargetsArgument = Annotated[
 
 def add_commands(group: typer.Typer) -> None:
     """Add them to the group."""
-    for command in (create, promote, rollback, shadow, retire, prune):
+    for command in (promote, rollback, shadow, retire, prune):
         group.command(command.__name__)(command)
-
-
-def create(
-    run: ExistingRunOption,
-    folder: FolderArgument,
-    base: BaseOption = None,
-    why: WhyOption = None,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Make a release from retrained parts over an existing one; it must be promoted to answer."""
-    from trainers.life.operators import open_catalogue, operator
-    from trainers.life.release_parts import create_from_folder
-
-    with exit_codes(debug=debug, as_json=as_json):
-        who, reason = operator(), why or f"created from {folder}"
-        catalogue = open_catalogue(run)
-        made = create_from_folder(run, catalogue, folder, base=base, who=who, why=reason, dry_run=dry_run)
-        found = {"release": made.release, "parent": made.parent, "versions": made.spaces()}
-        done = f"{made.release} would be created" if dry_run else f"{made.release} is a candidate"
-        _say(run, found, f"{done}, on {_listed(made.spaces())}", dry_run=dry_run, as_json=as_json)
 
 
 def promote(
     run: ExistingRunOption,
     release: ReleaseArgument,
     why: WhyOption = None,
-    dry_run: DryRunOption = False,
+    dry_run: ChangeDryRunOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -87,7 +56,7 @@ def promote(
     with exit_codes(debug=debug, as_json=as_json):
         catalogue = open_catalogue(run)
         before = catalogue.pointers().live
-        check_servable(run, catalogue.release(release))
+        check_servable(run, catalogue, release)
         if not dry_run and before != release:
             reason = why or f"promoted in place of {before or 'none'}"
             catalogue.promote(release, who=operator(), why=reason, expected_live=before)
@@ -98,7 +67,7 @@ def rollback(
     run: ExistingRunOption,
     to: ToOption = None,
     why: WhyOption = None,
-    dry_run: DryRunOption = False,
+    dry_run: ChangeDryRunOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -110,7 +79,7 @@ def rollback(
         catalogue = open_catalogue(run)
         before = catalogue.pointers().live
         after = catalogue.rollback_target(to)
-        check_servable(run, catalogue.release(after))
+        check_servable(run, catalogue, after)
         if not dry_run:
             reason = why or f"rolled back from {before}"
             catalogue.rollback(who=operator(), why=reason, to=after, expected_live=before)
@@ -122,7 +91,7 @@ def shadow(
     release: ShadowArgument = None,
     share: ShareOption = 0.1,
     why: WhyOption = None,
-    dry_run: DryRunOption = False,
+    dry_run: ChangeDryRunOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -135,7 +104,7 @@ def shadow(
         if release:
             if not 0.0 < share <= 1.0:
                 raise ValueError(f"--share must be above 0 and at most 1 (got {share}); without a release it ends")
-            check_servable(run, catalogue.release(release))
+            check_servable(run, catalogue, release)
         if not dry_run:
             reason = why or ("tried on live requests" if release else "tried enough")
             catalogue.shadow(release, chosen, who=operator(), why=reason)
@@ -149,7 +118,7 @@ def retire(
     targets: RetireArgument = None,
     before: BeforeOption = None,
     why: WhyOption = None,
-    dry_run: DryRunOption = False,
+    dry_run: ChangeDryRunOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -175,7 +144,7 @@ def prune(
     run: ExistingRunOption,
     targets: TargetsArgument = None,
     why: WhyOption = None,
-    dry_run: DryRunOption = False,
+    dry_run: ChangeDryRunOption = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -209,10 +178,6 @@ def _say_live(run: Path, before: str | None, after: str, *, dry_run: bool, as_js
 
 def _say(run: Path, found: Mapping[str, Any], text: str, *, dry_run: bool, as_json: bool) -> None:
     typer.echo(json.dumps({"run": str(run), "dry_run": dry_run, **found}, indent=2) if as_json else text)
-
-
-def _listed(spaces: Mapping[str, str]) -> str:
-    return ", ".join(f"{key} ({space})" for key, space in sorted(spaces.items()))
 
 
 def _fields(run: Path, found: Prunable) -> dict[str, Any]:

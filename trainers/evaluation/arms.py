@@ -17,9 +17,10 @@ from feature_repo.encoding import InputSpec
 from trainers.data.dataset import DatasetSpec
 from trainers.data.model_inputs import field_config, side_config
 from trainers.data.ranking_data import RankingData, Split, renamed_vectors, vector_input, with_versions
+from trainers.progress import SILENT, Progress
 from trainers.ranking.model import Ranker, RankerConfig
 from trainers.ranking.recipes import RankingRecipe
-from trainers.ranking.train import predict, train_ranker
+from trainers.ranking.train import num_steps, predict, train_ranker
 from trainers.report.schema import Inputs
 
 
@@ -111,7 +112,7 @@ class SeedResult:
     """The same on the test rows."""
 
 
-def run_seed(job: RankerJob, arm: Arm, seed: int) -> SeedResult:
+def run_seed(job: RankerJob, arm: Arm, seed: int, progress: Progress = SILENT) -> SeedResult:
     """Train the arm's ranker with one seed and score validation and test rows."""
     user, pin = arm_specs(job, arm)
     examples = renamed_vectors(job.data.pin, pin, renamed_vectors(job.data.user, user, job.data.examples))
@@ -119,14 +120,16 @@ def run_seed(job: RankerJob, arm: Arm, seed: int) -> SeedResult:
         examples.take(rows).with_labels(job.columns())
         for rows in (job.split.train, job.split.validation, job.split.test)
     )
-    ranker = train_ranker(
-        ranker_config(job, arm, user, pin),
-        job.recipe,
-        train=train,
-        validation=validation,
-        hidden_vectors=hidden_vectors(arm, user, pin),
-        seed=seed,
-    )
+    with progress.stage(f"ranker of {job.task}, seed {seed}", num_steps(job.recipe, len(train))) as stage:
+        ranker = train_ranker(
+            ranker_config(job, arm, user, pin),
+            job.recipe,
+            train=train,
+            validation=validation,
+            hidden_vectors=hidden_vectors(arm, user, pin),
+            seed=seed,
+            stepped=stage.advance,
+        )
     return SeedResult(
         weights={name: value.numpy() for name, value in ranker.model.state_dict().items()},
         epoch=ranker.epoch,

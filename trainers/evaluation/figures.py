@@ -28,6 +28,7 @@ from trainers.report.schema import Calibration, CalibrationBin, Curve, LiftRow, 
 
 logger = logging.getLogger(__name__)
 
+RELEASED_FIGURES = ("roc_auc", "pr_auc", "log_loss", "ece")
 Floats = npt.NDArray[np.float64]
 Points = tuple[tuple[float, float], ...]
 CALIBRATION_BINS = 10
@@ -104,6 +105,11 @@ def _lift(
     except ValueError as error:
         logger.warning("no_lift inputs=%s rows=%d reason=%r", result.arm.inputs, int(mask.sum()), str(error))
         return None
+
+
+def released_figures(name: str, row: LiftRow) -> dict[str, float]:
+    """What the manifest of a release says of a ranker on the test days, by name, such as `pctr_roc_auc`."""
+    return {f"{name}_{each}": getattr(row, each) for each in RELEASED_FIGURES}
 
 
 def probabilities_of(job: RankerJob, result: ArmResult, test: TestRows) -> Floats:

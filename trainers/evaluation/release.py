@@ -61,9 +61,17 @@ class ReleaseParts:
 
 
 def write_release(
-    parts: ReleaseParts, releases: Path, *, workers: int = 1, progress: Progress = SILENT
+    parts: ReleaseParts,
+    releases: Path,
+    *,
+    workers: int = 1,
+    progress: Progress = SILENT,
+    check: Callable[[str], object] = str,
 ) -> tuple[ReleaseManifest, dict[str, Any]]:
     """Write a release into a folder of its own under `releases`.
+
+    Args:
+        check: Told the release's name before the folder gets it; may raise, and then nothing is left.
 
     Returns:
         Its manifest, and figures: its id, Pins in its index, the largest difference of a program from its model.
@@ -84,7 +92,7 @@ def write_release(
         pin_ids = write_pin_index(program, parts.candidates(encoder), parts.cutoff, folder / PIN_INDEX)
         return _manifest(parts, program, len(pin_ids))
 
-    manifest = write_release_folder(releases, fill)
+    manifest = write_release_folder(releases, fill, check=check)
     figures = {
         "release": manifest.release,
         "index_pins": manifest.retrieval.num_pins,

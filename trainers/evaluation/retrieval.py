@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from feature_repo.contract import EmbeddingVersion, RepoManifest
 from feature_repo.encoding import InputSpec
@@ -36,7 +37,7 @@ from trainers.evaluation.retrieval_figures import (
     retrieval_rows,
 )
 from trainers.forked import map_forked
-from trainers.progress import Progress
+from trainers.progress import SILENT, Progress, Stage
 from trainers.report.schema import RetrievalRow
 from trainers.retrieval.model import SharedVectors, TwoTower, TwoTowerConfig
 from trainers.retrieval.recipes import RetrievalRecipe
@@ -144,27 +145,39 @@ def upstream(job: RetrievalJob, version: EmbeddingVersion) -> Figures:
     return judged(job.test, f"upstream {version.key} inner product", [represent], prior)
 
 
-def two_tower(job: RetrievalJob, name: str, versions: tuple[EmbeddingVersion, ...]) -> RetrievalArm:
+def two_tower(
+    job: RetrievalJob, name: str, versions: tuple[EmbeddingVersion, ...], progress: Progress = SILENT
+) -> RetrievalArm:
     """Choose epochs and prior for a two-tower on base features and these embeddings, train it and judge it."""
+    with progress.stage("two-tower, epochs", job.recipe.epochs * (1 + len(job.seeds))) as stage:
+        training = _Training(job, versions, stage)
+        epochs, prior = training.chosen()
+        models = [training.fitted(seed, epochs) for seed in job.seeds]
+    figures = judged(job.test, name, [training.represent(model) for model in models], prior)
+    return training.arm(models[0], prior, epochs, figures)
+
+
+def restored_two_tower(
+    job: RetrievalJob,
+    versions: tuple[EmbeddingVersion, ...],
+    weights: Mapping[str, Tensor],
+    *,
+    prior: Prior,
+    epochs: int,
+    figures: Figures,
+) -> RetrievalArm:
+    """A two-tower that was trained for the same job earlier."""
     training = _Training(job, versions)
-    epochs, prior = training.chosen()
-    models = [training.fitted(seed, epochs) for seed in job.seeds]
-    return RetrievalArm(
-        model=models[0],
-        user=training.user,
-        pin=training.pin,
-        temperature=job.recipe.temperature,
-        prior=prior,
-        epochs=epochs,
-        figures=judged(job.test, name, [training.represent(model) for model in models], prior),
-    )
+    model = training.untrained()
+    model.load_state_dict(dict(weights))
+    return training.arm(model.eval(), prior, epochs, figures)
 
 
 class _Training:
     """Training of one arm."""
 
-    def __init__(self, job: RetrievalJob, versions: tuple[EmbeddingVersion, ...]) -> None:
-        self._job, self._versions = job, versions
+    def __init__(self, job: RetrievalJob, versions: tuple[EmbeddingVersion, ...], stage: Stage | None = None) -> None:
+        self._job, self._versions, self._stage = job, versions, stage
         self.user = with_versions(job.data.user, versions)
         self.pin = _without_activity(with_versions(job.data.pin, versions))
 
@@ -189,6 +202,22 @@ class _Training:
         everything = self._epochs(self._pairs(), seed)
         return next(itertools.islice(everything, epochs - 1, None))
 
+    def untrained(self) -> TwoTower:
+        """The model before training."""
+        return TwoTower(self._config)
+
+    def arm(self, model: TwoTower, prior: Prior, epochs: int, figures: Figures) -> RetrievalArm:
+        """A trained model with what it reads."""
+        return RetrievalArm(
+            model=model,
+            user=self.user,
+            pin=self.pin,
+            temperature=self._job.recipe.temperature,
+            prior=prior,
+            epochs=epochs,
+            figures=figures,
+        )
+
     def represent(self, model: TwoTower) -> Represent:
         """Vectors of a model."""
         data, temperature = self._job.data, self._job.recipe.temperature
@@ -206,7 +235,10 @@ class _Training:
             for side in (self.user, self.pin)
             if self._versions
         )
-        return train_two_tower(self._config, self._job.recipe, pairs, hidden_vectors=hidden, seed=seed)
+        for model in train_two_tower(self._config, self._job.recipe, pairs, hidden_vectors=hidden, seed=seed):
+            if self._stage is not None:
+                self._stage.advance()
+            yield model
 
     def _pairs(self, before: datetime | None = None) -> Pairs:
         rows, data = self._positive, self._job.data

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
 from trainers.data.ranking_data import read_ranking_data, split
 from trainers.data.retrieval_data import RetrievalReader
 from trainers.evaluation.arms import Arm, ArmResult, RankerJob, SeedResult, arms, collected, run_seed
-from trainers.evaluation.figures import calibration_rows, curves_of, lift_rows, slice_rows
+from trainers.evaluation.figures import calibration_rows, curves_of, lift_rows, released_figures, slice_rows
 from trainers.evaluation.release import ReleaseParts, write_release
 from trainers.evaluation.retrieval import POPULARITY_DAYS, RetrievalJob, compare, validation_start
 from trainers.experiments.results import read_tables
@@ -72,11 +73,19 @@ STEPS = ("ingest", "features", "apply", "train", "publish", "materialize", "eval
 class Evaluation:
     """One evaluation under way: rankers in every arm, retrieval, and what they leave."""
 
-    def __init__(self, context: RunContext, progress: Progress) -> None:
+    def __init__(
+        self, context: RunContext, progress: Progress, versions: tuple[EmbeddingVersion, ...] | None = None
+    ) -> None:
+        """
+        Args:
+            versions: Embedding versions to read, in place of those that the run trained.
+        """
         self.context, self.progress = context, progress
         self.log = EventLog(context.path(EVENT_LOG))
         self.store = open_store(context.path(REPO))
         self.manifest = manifest(context)
+        if versions is not None:
+            self.manifest = replace(self.manifest, embeddings=versions)
         self.recipe = recipe(context)
         self.seeds = tuple(context.config.seed + i for i in range(context.config.num_seeds))
         self.data = read_ranking_data(self.log, self.store, self.manifest, self.recipe.ctr.sequence_buckets, progress)
@@ -111,13 +120,17 @@ class Evaluation:
         own, other = (versions["ctr"], versions.get("cvr")) if ctr else (versions["cvr"], versions.get("ctr"))
         return arms(own, other)
 
-    def rankers(self) -> dict[str, tuple[RankerJob, list[ArmResult]]]:
-        """Every ranker in every arm, by `pctr` and `pcvr`."""
-        jobs = {
+    def ranker_jobs(self) -> dict[str, RankerJob]:
+        """The rankers by `pctr` and, where there are conversions, `pcvr`."""
+        return {
             name: self.ranker_job(task, ctr=name == "pctr")
             for name, task in (("pctr", self.spec.ctr_task), ("pcvr", self.spec.cvr_task))
             if task is not None
         }
+
+    def rankers(self) -> dict[str, tuple[RankerJob, list[ArmResult]]]:
+        """Every ranker in every arm, by `pctr` and `pcvr`; the last arm is the one that a release has."""
+        jobs = self.ranker_jobs()
         plan = [
             (name, arm, seed) for name in jobs for arm in self.ranker_arms(ctr=name == "pctr") for seed in self.seeds
         ]
@@ -209,7 +222,7 @@ def _release_figures(lift: list[LiftRow], retrieval: list[RetrievalRow]) -> dict
     for name, task in (("pctr", "ctr"), ("pcvr", "cvr")):
         rows = [row for row in lift if row.task == task]
         for prefix, row in [(name, rows[-1]), (f"{name}_without_embeddings", rows[0])] if rows else []:
-            found |= {f"{prefix}_roc_auc": row.roc_auc, f"{prefix}_pr_auc": row.pr_auc}
+            found |= released_figures(prefix, row)
     return found | {"retrieval_recall_at_20": retrieval[-1].recall_at_20}
 
 

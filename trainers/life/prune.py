@@ -1,8 +1,9 @@
 """Deletes what retirement has released, from every store, and nothing else.
 
 Of a version: its snapshots in the offline store, its online rows (its views leave the feature registry through Feast,
-which drops them), and its folder of checkpoints and raw vectors. Of a release: its folder. Every part may be repeated,
-and the catalogue is told last, so that a prune that was killed goes on when it is asked for again.
+which drops them), its folder of checkpoints and raw vectors, and models on it that no release came of. Of a release:
+its folder. Every part may be repeated, and the catalogue is told last, so that a prune that was killed goes on when it
+is asked for again.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from feature_repo.versions import (
 )
 from trainers.life.consumers import record_consumers, views_of
 from trainers.life.operators import REPO
+from trainers.life.retraining import retraining_folders_of
 from trainers.markers import MARKERS_DIR, read_marker, write_marker
 
 logger = logging.getLogger(__name__)
@@ -117,7 +119,8 @@ def _found(subject: str, folders: Sequence[Path], views: tuple[str, ...]) -> Pru
 
 def _folders(run: Path, version: VersionRecord) -> list[Path]:
     offline = run / REPO / "data" / "offline"
-    return [*(offline / view for view in views_of(version)), run / UPSTREAM / version.key]
+    own = [*(offline / view for view in views_of(version)), run / UPSTREAM / version.key]
+    return [*own, *retraining_folders_of(run, version.key)]
 
 
 def _registered(repo_dir: Path, views: Sequence[str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from feature_repo.layout import open_store
 from feature_repo.release.agreement import disagreements, lacking, references_by_service, served_references
 from feature_repo.release.files import RELEASES, sha256_of
 from feature_repo.release.manifest import FORMAT, ReleaseError, ReleaseManifest
-from feature_repo.versions import Catalogue, ReleaseDisagreesError, ReleaseRecord
+from feature_repo.versions import Catalogue, ReleaseDisagreesError
 from trainers.life.operators import REPO
 from trainers.life.program_checks import program_problems
 from trainers.life.release_folders import whole, write_release_folder
@@ -205,15 +205,17 @@ def service_problems(run: Path, manifest: ReleaseManifest) -> list[str]:
     return [*disagreements(manifest, served_references(found, services)), *candidate]
 
 
-def check_servable(run: Path, record: ReleaseRecord) -> ReleaseManifest:
+def check_servable(run: Path, catalogue: Catalogue, release: str) -> ReleaseManifest:
     """Pass when a server of the run could answer from a recorded release now.
 
     Raises:
+        WrongStateError: It was given up; the text says who did it, when and why.
         ReleaseError: A file is absent or changed, or the feature services do not hold what its models read.
     """
-    manifest = verified_release(run, record)
+    catalogue.check_may_go_live(release)
+    manifest = verified_release(run, catalogue.release(release))
     if problems := service_problems(run, manifest):
-        raise ReleaseError(f"release {record.id} must be servable to go live (got: {'; '.join(problems)})")
+        raise ReleaseError(f"release {release} must be servable to go live (got: {'; '.join(problems)})")
     return manifest
 
 

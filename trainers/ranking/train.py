@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,7 @@ def train_ranker(
     validation: Examples,
     hidden_vectors: tuple[tuple[str, ...], ...],
     seed: int,
+    stepped: Callable[[], object] = bool,
 ) -> TrainedRanker:
     """Ranker of the epoch with the least validation log loss of the first task.
 
@@ -51,6 +53,7 @@ def train_ranker(
         validation: Later rows to stop by.
         hidden_vectors: Groups of vector inputs that are hidden together at `recipe.embedding_dropout`.
         seed: Seed of initial weights, row order and dropout.
+        stepped: Called after each of the `num_steps` of training.
 
     Raises:
         ValueError: The first task has labels of one class only, in training or validation.
@@ -69,11 +72,17 @@ def train_ranker(
             inputs = _hide(train.tensors(batch), hidden_vectors, recipe.embedding_dropout)
             _step(model, optimizer, inputs, torch.from_numpy(train.labels[batch]))
             schedule.step()
+            stepped()
         losses.append(_validation_loss(model, validation))
         if losses[-1] < min(losses[:-1], default=math.inf):
             best = copy.deepcopy(model.state_dict())
     model.load_state_dict(best)
     return TrainedRanker(model=model.eval(), epoch=int(np.argmin(losses)) + 1, validation_log_loss=tuple(losses))
+
+
+def num_steps(recipe: RankingRecipe, num_rows: int) -> int:
+    """Steps of training on so many rows."""
+    return recipe.max_epochs * math.ceil(num_rows / recipe.batch_size)
 
 
 def _check_classes(task: str, train: Examples, validation: Examples) -> None:
@@ -90,7 +99,7 @@ def _check_classes(task: str, train: Examples, validation: Examples) -> None:
 def _cosine(
     optimizer: torch.optim.Optimizer, recipe: RankingRecipe, num_rows: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    total = recipe.max_epochs * math.ceil(num_rows / recipe.batch_size)
+    total = num_steps(recipe, num_rows)
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: 0.1 + 0.45 * (1.0 + math.cos(math.pi * min(step / total, 1.0)))
     )

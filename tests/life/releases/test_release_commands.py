@@ -217,6 +217,19 @@ def test_promote_of_a_retired_release_says_who_retired_it_when_and_why(run: Path
     assert catalogue.pointers().live == "tiny-1"
 
 
+@pytest.mark.parametrize("command", ["promote", "shadow"])
+def test_pruned_release_is_refused_with_who_pruned_it_when_and_why(
+    run: Path, catalogue: Catalogue, command: str
+) -> None:
+    release("retire", run, "tiny-2")
+    release("prune", run, "tiny-2", "--why", "the disk was full")
+    for options in ((), ("--dry-run",)):
+        told = refusal(command, run, "tiny-2", *options)
+        assert f"release tiny-2 must be candidate or superseded (got pruned): {ME} made it so at 20" in told
+        assert "because 'the disk was full'" in told
+    assert catalogue.pointers().live == "tiny-1"
+
+
 @pytest.mark.parametrize("command", ["list", "show", "rollback", "prune"])
 def test_folder_without_a_run_is_refused(tmp_path: Path, command: str) -> None:
     assert "--run must be the directory of a run" in refusal(command, tmp_path)

@@ -213,8 +213,7 @@ def test_program_and_index_that_are_none_are_refused(run: Path, catalogue: Catal
 
 
 def test_servable_release_has_its_files_and_its_services(run: Path, catalogue: Catalogue) -> None:
-    record = catalogue.release("tiny-2")
-    assert check_servable(run, record).release == "tiny-2"
+    assert check_servable(run, catalogue, "tiny-2").release == "tiny-2"
     (run / "releases" / "tiny-2" / "cvr.onnx").write_bytes(b"")
     with pytest.raises(ReleaseError, match=r"cvr\.onnx must have sha256"):
-        check_servable(run, record)
+        check_servable(run, catalogue, "tiny-2")
