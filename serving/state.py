@@ -9,7 +9,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from serving.errors import NotReadyError
+from feature_repo.versions import Catalogue
+from serving.errors import ErrorDetail, NotReadyError, RequestError
 from serving.follower import Follower
 from serving.metrics import Metrics
 from serving.pushes import Pushes
@@ -40,6 +41,22 @@ Measured = Annotated[Metrics, Depends(get_metrics)]
 Pushing = Annotated[Pushes, Depends(get_pushes)]
 
 
+async def get_catalogue(follower: Following) -> Catalogue:
+    """The catalogue that the app follows.
+
+    Raises:
+        RequestError: It serves one release whatever a catalogue says.
+    """
+    if follower.catalogue is None:
+        detail = ErrorDetail(
+            code="no_catalogue",
+            message="the server must follow a catalogue to know versions and releases (this one does not)",
+            remedy="start it without HEADWATER_RELEASE_DIR on a run that has a feature repo",
+        )
+        raise RequestError(detail, status=409)
+    return follower.catalogue
+
+
 async def get_recommender(follower: Following) -> Recommender:
     """The recommender that this request keeps to its end, whatever is promoted meanwhile.
 
@@ -59,5 +76,6 @@ async def get_shadow(follower: Following) -> Shadow | None:
     return shadow if shadow is not None and shadow.chosen() else None
 
 
+Catalogued = Annotated[Catalogue, Depends(get_catalogue)]
 Ready = Annotated[Recommender, Depends(get_recommender)]
 Shadowed = Annotated[Shadow | None, Depends(get_shadow)]

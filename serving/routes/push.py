@@ -13,13 +13,11 @@ from feature_repo.versions import CatalogueError, UnknownSubjectError
 from serving.answers import Body, EntityKey
 from serving.auth import Operator
 from serving.errors import ErrorAnswer, ErrorDetail, RequestError
-from serving.follower import Follower
 from serving.routes.releases import WRITE_ERRORS
-from serving.state import Following, Pushing, Ready
+from serving.state import Catalogued, Pushing, Ready
 
 if TYPE_CHECKING:
     from feature_repo.push.records import Pushed
-    from feature_repo.versions import Catalogue
 
 MAX_ROWS = 1000
 """Most entities of one request."""
@@ -92,10 +90,11 @@ class PushAnswer(BaseModel):
 
 # Stores block, so this is a plain `def` and runs in the thread pool.
 @router.post("/v1/push", responses=ERRORS)
-def push(body: PushRequest, operator: Operator, recommender: Ready, follower: Following, pushes: Pushing) -> PushAnswer:
+def push(
+    body: PushRequest, operator: Operator, catalogue: Catalogued, recommender: Ready, pushes: Pushing
+) -> PushAnswer:
     """Compute vectors with the current towers of every embedding version in use, and write them and the attributes."""
     del operator
-    catalogue = _catalogue(follower)
     with _Translated():
         pushed = pushes.pusher(catalogue).push(
             body.entity,
@@ -110,17 +109,6 @@ def push(body: PushRequest, operator: Operator, recommender: Ready, follower: Fo
 
 def _answer(pushed: Pushed) -> PushAnswer:
     return PushAnswer.model_validate(pushed.to_dict())
-
-
-def _catalogue(follower: Follower) -> Catalogue:
-    if follower.catalogue is None:
-        detail = ErrorDetail(
-            code="no_catalogue",
-            message="the server must follow a catalogue to know the embedding versions (this one does not)",
-            remedy="start it without HEADWATER_RELEASE_DIR on a run that has a feature repo",
-        )
-        raise RequestError(detail, status=409)
-    return follower.catalogue
 
 
 class _Translated:

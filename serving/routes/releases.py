@@ -9,12 +9,12 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from feature_repo.release.manifest import ReleaseError, ReleaseId
-from feature_repo.versions import Catalogue, CatalogueError, CatalogueUnavailableError, Pointers, UnknownSubjectError
+from feature_repo.versions import CatalogueError, CatalogueUnavailableError, Pointers, UnknownSubjectError
 from serving.answers import Body
 from serving.auth import Operator
 from serving.errors import ErrorAnswer, ErrorDetail, RequestError
 from serving.follower import Follower
-from serving.state import Following
+from serving.state import Catalogued, Following
 
 WRITE_ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorAnswer, "description": "The token is absent or wrong"},
@@ -127,13 +127,16 @@ def releases(follower: Following) -> ReleasesAnswer:
 
 @router.post("/v1/releases/{id}/promote", responses=WRITE_ERRORS)
 def promote(
-    id: Annotated[ReleaseId, Path()], operator: Operator, follower: Following, body: PromoteRequest
+    id: Annotated[ReleaseId, Path()],
+    operator: Operator,
+    catalogue: Catalogued,
+    follower: Following,
+    body: PromoteRequest,
 ) -> PointersAnswer:
     """Make a release live for every server of the run; each follows within a second.
 
     This process loads it first: what cannot be loaded is not promoted.
     """
-    catalogue = _catalogue(follower)
     with _Translated():
         catalogue.check_may_go_live(id)
         with follower.prepared(id):
@@ -143,9 +146,8 @@ def promote(
 
 
 @router.post("/v1/releases/rollback", responses=WRITE_ERRORS)
-def rollback(operator: Operator, follower: Following, body: RollbackRequest) -> PointersAnswer:
+def rollback(operator: Operator, catalogue: Catalogued, follower: Following, body: RollbackRequest) -> PointersAnswer:
     """Make the release that was live before live again, for every server of the run."""
-    catalogue = _catalogue(follower)
     with _Translated():
         live, target = catalogue.pointers().live, catalogue.rollback_target(body.to)
         why = body.why or f"rolled back from {live} over HTTP"
@@ -157,17 +159,6 @@ def rollback(operator: Operator, follower: Following, body: RollbackRequest) -> 
 def _changed(follower: Follower, pointers: Pointers) -> PointersAnswer:
     follower.nudge()
     return PointersAnswer(live=pointers.live, revision=pointers.revision)
-
-
-def _catalogue(follower: Follower) -> Catalogue:
-    if follower.catalogue is None:
-        detail = ErrorDetail(
-            code="no_catalogue",
-            message="the server must follow a catalogue to change what is live (this one does not)",
-            remedy="start it without HEADWATER_RELEASE_DIR on a run that has a feature repo",
-        )
-        raise RequestError(detail, status=409)
-    return follower.catalogue
 
 
 class _Translated:
