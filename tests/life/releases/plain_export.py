@@ -16,7 +16,7 @@ from trainers.data.examples import Examples
 
 def plain_export(model: nn.Module, examples: Examples, file: Path) -> float:
     """Write a program with one input and all outputs of a model, which are that input times a digest of its weights."""
-    name, values = min((each for each in examples.inputs.items() if each[1].ndim == 2 and each[1].dtype == np.float32))
+    name, values = min(each for each in examples.inputs.items() if each[1].ndim == 2 and each[1].dtype == np.float32)
     with torch.inference_mode():
         outputs = model(examples.tensors(np.arange(2) % len(examples)))
     nodes, weights, infos = [], [], []
