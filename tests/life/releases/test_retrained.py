@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +16,9 @@ from feature_repo.release.manifest import ReleaseManifest, load_manifest
 from feature_repo.versions import DayRecord, UnknownSubjectError, VersionRecord, VersionState, WrongStateError
 from serving.releases import load_release
 from tests.integration.runs import headwater
+from tests.life.releases.plain_export import plain_export
 from tests.life.shop import FIRST, TRAINED, UNTIL, Shop, trained
-from trainers.evaluation import retrained
+from trainers.evaluation import release, retrained
 from trainers.evaluation.retrained import create_from_versions, planned
 from trainers.life.home import Home
 from trainers.life.new_version import NewVersion, create_version
@@ -32,8 +33,20 @@ ME = {"who": "mia@ops", "why": "a test"}
 BOTH = ("ctr_v1", "cvr_v1")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_plain() -> Iterator[None]:
+    """Exporting is tested with the exporter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(release, "export", plain_export)
+        yield
+
+
 @pytest.fixture(scope="module")
-def evaluated(copied: Callable[[Path], tuple[Home, Shop]], tmp_path_factory: pytest.TempPathFactory) -> Home:
+def evaluated(
+    copied: Callable[[Path], tuple[Home, Shop]],
+    tmp_path_factory: pytest.TempPathFactory,
+    _programs_are_plain: None,
+) -> Home:
     """A run whose own release is live, with a second CTR version that no release reads."""
     home, shop = copied(tmp_path_factory.mktemp("evaluated"))
     trained(shop, home.run, (*TRAINED, "evaluate"))
@@ -74,7 +87,7 @@ def test_release_on_the_runs_own_versions_holds_what_evaluate_released(evaluated
     assert (ours.encoders, ours.rankers, ours.retrieval) == (theirs.encoders, theirs.rankers, theirs.retrieval)
     assert (ours.services, ours.embeddings, ours.popular) == (theirs.services, theirs.embeddings, theirs.popular)
     without = {name for name in theirs.figures if "without_embeddings" in name}
-    assert ours.figures == {name: value for name, value in theirs.figures.items() if name not in without}
+    assert ours.figures == pytest.approx({name: theirs.figures[name] for name in set(theirs.figures) - without})
     assert {"pctr_roc_auc", "pcvr_log_loss", "retrieval_recall_at_20"} <= set(ours.figures)
 
 
