@@ -49,7 +49,7 @@ class KeptModels:
         partial = file.with_name(f".{file.name}.partial")
         metadata = {"fingerprint": self._fingerprint, "notes": json.dumps(dict(notes))}
         # A column of a matrix is no memory in a row, which is what safetensors writes.
-        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, partial, metadata=metadata)
+        save_file({key: np.asarray(value, order="C") for key, value in arrays.items()}, partial, metadata=metadata)
         descriptor = os.open(partial, os.O_RDONLY)
         try:
             os.fsync(descriptor)
