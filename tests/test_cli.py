@@ -23,9 +23,10 @@ import trainers
 from feature_repo.contract import EmbeddingVersion, RepoManifest
 from feature_repo.layout import profile_path
 from feature_repo.versions import Catalogue, ReleaseRecord, VersionRecord, VersionState
+from serving.settings import Settings
 from trainers import run_config
 from trainers.cli import app
-from trainers.commands import serve
+from trainers.commands import exits, serve
 from trainers.commands.run import STEP_COMMANDS
 from trainers.console import PlainProgress, duration
 from trainers.progress import Progress
@@ -196,6 +197,13 @@ def raising(error: BaseException) -> Body:
         raise error
 
     return run
+
+
+def test_error_of_the_server_ends_with_code_2_and_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="token") as refused:
+        Settings(run=tmp_path, token="short").write_token()  # type: ignore[arg-type]
+    assert exits.code(refused.value) == 2
+    assert exits.sentence(refused.value).startswith("error: the token must have at least 16 characters (got 5); make")
 
 
 def test_bad_input_ends_with_code_2_and_its_own_words(bodies: dict[str, Body]) -> None:

@@ -25,7 +25,7 @@ EPILOG = (
 _DISK = ("No space left", "File too large", "disk is full", "I/O error")
 """What libraries that have errors of their own say when a file cannot be written."""
 _MEND_DISK = "free space, mend its permissions, or take another --run"
-_OURS = tuple(str(Path(__file__).parents[2] / package) for package in ("trainers", "feature_repo"))
+_OURS = tuple(str(Path(__file__).parents[2] / package) for package in ("trainers", "feature_repo", "serving"))
 
 
 @contextmanager
