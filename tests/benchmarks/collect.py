@@ -22,6 +22,7 @@ from trainers.report.schema import Report
 from trainers.report.terminal import show
 
 STEP, TESTS = "step", "tests"
+_NOT_KEPT = ("steps", "training", "calibration", "curves", "drift", "freshness", "served")
 COLUMNS = 80
 """Width of a terminal that says nothing of itself."""
 
@@ -80,9 +81,11 @@ def step_rows(report: Report, name: str) -> list[ResultRow]:
 
 
 def without_steps(report: Report) -> Report:
-    """What `lift_<dataset>.json` keeps of a report: no steps, days of training, calibration bins and surfaces."""
+    """What `lift_<dataset>.json` keeps of a report: no steps, surfaces, curves, or what is shown day by day."""
     data = report.data.model_copy(update={"surfaces": ()}) if report.data else None
-    return report.model_copy(update={"steps": (), "training": (), "calibration": (), "served": (), "data": data})
+    retrieval = tuple(row.model_copy(update={"recall_curve": ()}) for row in report.retrieval)
+    changes = dict.fromkeys(_NOT_KEPT, ()) | {"data": data, "retrieval": retrieval, "experiments": {}}
+    return report.model_copy(update=changes)
 
 
 def printed(report: Report, run: Path, name: str) -> str:
