@@ -21,6 +21,8 @@ TITLES = {
 _CHANGES = {
     "change_to_v": "against v refreshed [95 %]",
     "change_to_fresh": "against fresh [95 %]",
+    "change_to_latest": "against the latest day's [95 %]",
+    "lift": "against no embeddings [95 %]",
     "change_to_none": "against no embeddings [95 %]",
 }
 _NAMES = {
@@ -85,7 +87,8 @@ def _kinds(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     keys = list(dict.fromkeys(key for row in rows for key in row if key not in _LEFT_OUT))
     changes = [name for name in _CHANGES if f"{name}_pct" in keys]
-    plain = [key for key in keys if not key.startswith("change_to_")]
+    shown = {f"{name}_{part}" for name in changes for part in ("pct", "ci95")}
+    plain = [key for key in keys if key not in shown]
     header = [_NAMES.get(key, key.replace("_", " ")) for key in plain] + [_CHANGES[name] for name in changes]
     cells = [[_cell(row.get(key)) for key in plain] + [_change(row, name) for name in changes] for row in rows]
     return table(header, cells, numbers=sum(key in _NAMES for key in plain) + len(changes))
@@ -98,6 +101,6 @@ def _cell(value: Any) -> str:
 
 
 def _change(row: Mapping[str, Any], name: str) -> str:
-    if f"{name}_pct" not in row:
+    if row.get(f"{name}_pct") is None:
         return ""
     return f"{signed_pct(row[f'{name}_pct'])} [{interval_pct(row[f'{name}_ci95'])}]"
