@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from tests.data.small_repo import SmallRepo
 from tests.experiments.small_run import setting
 from trainers.experiments import refresh_cost, refresh_parts
-from trainers.experiments.aggregation import ALIGNED, WARM, WITHOUT, Case, moving
+from trainers.experiments.aggregation import ALIGNED, LATEST, WARM, WITHOUT, Case, moving
 from trainers.experiments.refresh_cost import REFRESH, RETRAIN
 from trainers.experiments.setting import Setting
 from trainers.upstream.vector_files import read_vectors
@@ -38,14 +38,21 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return asked
 
 
+def averages(own: Setting) -> list[str]:
+    """Averages over days that the refresh and the retrain are compared by."""
+    return [LATEST, *map(moving, own.recipe.weights)]
+
+
 def with_lifts(own: Setting) -> None:
     """Scores of the aggregation's rankers: good ones, better ones, and none."""
     labels = own.job.data.examples.labels[own.job.split.test, own.job.columns()[0]]
     folder = own.work("rankers")
-    average = moving(own.recipe.weights[-1])
+    parts = {WITHOUT: 0.5}
+    for average in averages(own):
+        parts |= {Case(WARM, average).key: 1.5, Case(ALIGNED, average).key: 1.6}
     for seed in own.job.seeds:
         noise = np.random.default_rng(seed).normal(size=len(labels))
-        for name, part in ((WITHOUT, 0.5), (Case(WARM, average).key, 1.5), (Case(ALIGNED, average).key, 1.6)):
+        for name, part in parts.items():
             scores = (part * labels + noise).astype(np.float32)
             save_file({"scores": scores}, folder / f"{name}_seed{seed}.safetensors")
 
@@ -57,12 +64,15 @@ def test_refresh_cost_needs_the_lifts_of_the_aggregation(own: Setting) -> None:
 
 def test_refresh_cost_sets_one_day_against_everything(own: Setting, in_this_process: list[list[str]]) -> None:
     with_lifts(own)
-    full, day = refresh_cost.run(own)
-    assert [full["way"], day["way"]] == [RETRAIN, REFRESH]
-    parts = json.loads((own.work("refresh_cost") / "full.json").read_text())
-    shared = day["train_seconds"] + day["publish_seconds"]
-    assert full["seconds"] == pytest.approx(parts["read"]["seconds"] + parts["train"]["seconds"] + shared)
-    assert day["seconds"] == pytest.approx(day["read_seconds"] + shared)
+    rows = refresh_cost.run(own)
+    assert [(row["aggregation"], row["way"]) for row in rows] == [
+        (name, way) for name in averages(own) for way in (RETRAIN, REFRESH)
+    ]
+    full, day = rows[:2]
+    of_full, of_day = (json.loads((own.work("refresh_cost") / f"{name}.json").read_text()) for name in ("full", "day"))
+    shared = of_day["train"]["seconds"] + of_day["publish"]["seconds"]
+    assert full["seconds"] == pytest.approx(of_full["read"]["seconds"] + of_full["train"]["seconds"] + shared)
+    assert day["seconds"] == pytest.approx(sum(phase["seconds"] for phase in of_day.values()))
     assert day["share_of_seconds_pct"] == pytest.approx(100.0 * day["seconds"] / full["seconds"])
     assert day["share_of_lift_pct"] == pytest.approx(100.0 * day["lift_pct"] / full["lift_pct"])
     assert [each[1] for each in in_this_process] == ["full", "day"]

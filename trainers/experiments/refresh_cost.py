@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainers.experiments.aggregation import ALIGNED, WARM, WITHOUT, Case, moving
+from trainers.experiments.aggregation import ALIGNED, LATEST, WARM, WITHOUT, Case, moving
 from trainers.experiments.rankers import Judge, Rankers
 from trainers.experiments.refresh_parts import DAY, FULL
 from trainers.experiments.setting import Setting
@@ -23,22 +23,19 @@ Phases = dict[str, dict[str, float]]
 
 
 def run(setting: Setting) -> list[dict[str, Any]]:
-    """A row for each way to come to a day's vectors: its cost, its lift, and their shares of the full retrain's.
+    """A row for each way to come to a day's vectors and each average over days: cost, lift, shares of the retrain's.
 
     Raises:
         ValueError: `aggregation` has not been run with these seeds.
     """
-    lifts = _lifts(setting)
+    lifts = [_lifts(setting, name) for name in (LATEST, *map(moving, setting.recipe.weights))]
     folder = setting.work("refresh_cost")
     day, full = _measured(setting, folder)
     retrain = _total([full["read"], full["train"], day["train"], day["publish"]])
     refresh = _total(list(day.values()))
     shares = {f"share_of_{name}_pct": 100.0 * refresh[name] / retrain[name] for name in refresh}
-    phases = {f"{name}_seconds": cost["seconds"] for name, cost in day.items()}
-    return [
-        {"way": RETRAIN, **retrain, **lifts[RETRAIN]},
-        {"way": REFRESH, **refresh, **phases, **shares, **lifts[REFRESH]},
-    ]
+    costs = {RETRAIN: retrain, REFRESH: {**refresh, **shares}}
+    return [{"way": way, **row, **costs[way]} for pair in lifts for way, row in pair.items()]
 
 
 def _measured(setting: Setting, folder: Path) -> tuple[Phases, Phases]:
@@ -64,10 +61,9 @@ def _total(phases: list[dict[str, float]]) -> dict[str, float]:
     return {**times, "peak_mb": max(phase["peak_mb"] for phase in phases)}
 
 
-def _lifts(setting: Setting) -> dict[str, dict[str, Any]]:
+def _lifts(setting: Setting, average: str) -> dict[str, dict[str, Any]]:
     """Lift of both over no embeddings, and what the refresh keeps of that of the daily retrain."""
     seeds, rankers = setting.job.seeds, Rankers(setting)
-    average = moving(setting.recipe.weights[-1])
     keys = {REFRESH: Case(WARM, average).key, RETRAIN: Case(ALIGNED, average).key}
     try:
         scores = {name: rankers.scores(key, seeds) for name, key in (*keys.items(), (WITHOUT, WITHOUT))}
@@ -78,8 +74,8 @@ def _lifts(setting: Setting) -> dict[str, dict[str, Any]]:
             f"run `headwater experiment aggregation --run {setting.context.directory} {seeds_option}` first"
         ) from error
     judge = Judge(setting.job, setting.evaluation.recipe.bootstrap_samples)
-    against = {"lift": scores[WITHOUT]}
-    retrained = judge.row({}, scores[RETRAIN], against)
-    refreshed = judge.row({}, scores[REFRESH], {**against, "change_to_retrain": scores[RETRAIN]})
+    case, against = {"aggregation": average}, {"lift": scores[WITHOUT]}
+    retrained = judge.row(case, scores[RETRAIN], against)
+    refreshed = judge.row(case, scores[REFRESH], {**against, "change_to_retrain": scores[RETRAIN]})
     kept = 100.0 * refreshed["lift_pct"] / retrained["lift_pct"]
     return {RETRAIN: retrained, REFRESH: {**refreshed, "share_of_lift_pct": kept}}

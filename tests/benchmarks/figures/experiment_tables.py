@@ -22,6 +22,7 @@ _CHANGES = {
     "change_to_v": "against v refreshed [95 %]",
     "change_to_fresh": "against fresh [95 %]",
     "change_to_latest": "against the latest day's [95 %]",
+    "change_to_retrain": "against the retrain [95 %]",
     "lift": "against no embeddings [95 %]",
     "change_to_none": "against no embeddings [95 %]",
 }
