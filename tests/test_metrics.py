@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from trainers.metrics import (
+    MIN_GROUPS,
+    Array,
     Metric,
     bootstrap_mean,
     ece,
@@ -241,11 +243,27 @@ def test_paired_bootstrap_refuses_unknown_metrics_and_no_samples(metric: str, nu
         paired_bootstrap(labels, scores, scores, users, metric, num_samples)
 
 
-def test_paired_bootstrap_refuses_too_few_users_to_resample() -> None:
-    labels, scores = np.array([1, 0]), np.array([0.2, 0.1])
-    # Two users of one class each: half of all resamples draw one of them twice.
-    with pytest.raises(ValueError, match="most resamples must hold both classes"):
-        paired_bootstrap(labels, scores, scores, np.array([1, 2]), num_samples=11, seed=3)
+def test_paired_bootstrap_refuses_to_judge_by_a_few_users() -> None:
+    users = np.repeat(np.arange(40), 2)
+    scores = np.linspace(1.0, 0.0, len(users))
+    labels = (users < MIN_GROUPS).astype(int)
+    assert paired_bootstrap(labels, scores, scores, users, num_samples=5) == (0.0, 0.0, 0.0)
+    labels[users == 0] = 0
+    with pytest.raises(ValueError, match=r"at least 10 users with positives .* \(got 9 and 31\)"):
+        paired_bootstrap(labels, scores, scores, users, num_samples=5)
+    with pytest.raises(ValueError, match=r"\(got 31 and 9\)"):
+        paired_bootstrap(1 - labels, scores, scores, users, num_samples=5)
+
+
+def test_paired_bootstrap_refuses_a_metric_that_most_resamples_leave_undefined() -> None:
+    labels, scores, _, users = scored(20)
+
+    def undefined(labels: Array, scores: Array) -> Callable[[Array], float]:
+        del labels, scores
+        return lambda weights: float("nan") if (weights != 1).any() else 0.5
+
+    with pytest.raises(ValueError, match=r"defined on most resamples \(got 0 of 5\)"):
+        paired_bootstrap(labels, scores, scores, users, undefined, num_samples=5)
 
 
 def test_bootstrap_of_means_is_paired() -> None:

@@ -244,6 +244,10 @@ METRICS: dict[str, Metric] = {
 """Ranker metrics by the name they have in reports; gAUC needs groups: pass `gauc_evaluator(groups)`."""
 
 
+MIN_GROUPS = 10
+"""Users with positives, and with negatives, below which resampling them says nothing of others."""
+
+
 def paired_bootstrap(
     labels: Array,
     scores_a: Array,
@@ -263,12 +267,14 @@ def paired_bootstrap(
         metric: A name in `METRICS`, or any metric.
 
     Raises:
-        ValueError: Unknown metric name, fewer than one sample, a value of 0 for a, or one class in most resamples.
+        ValueError: Unknown metric name, fewer than one sample, a value of 0 for a, or too few groups with positives or
+            with negatives (`MIN_GROUPS`): an interval over them would say that one user's luck is certain.
     """
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1 (got {num_samples})")
     if isinstance(metric, str) and metric not in METRICS:
         raise ValueError(f"metric must be one of {sorted(METRICS)} or a metric (got {metric!r})")
+    _check_groups(labels, groups)
     build = METRICS[metric] if isinstance(metric, str) else metric
     value_a, value_b = build(labels, scores_a), build(labels, scores_b)
     ones = _ones(labels)
@@ -276,6 +282,15 @@ def paired_bootstrap(
     for i, weights in enumerate(_resamples(groups, num_samples, seed)):
         draws[i] = value_a(weights), value_b(weights)
     return _lift(value_a(ones), value_b(ones), draws)
+
+
+def _check_groups(labels: Array, groups: Array) -> None:
+    positives, negatives = (len(np.unique(groups[labels == value])) for value in (1, 0))
+    if min(positives, negatives) < MIN_GROUPS:
+        raise ValueError(
+            f"an interval needs at least {MIN_GROUPS} users with positives and as many with negatives "
+            f"(got {positives} and {negatives}); add test days or users"
+        )
 
 
 def paired_bootstrap_means(values_a: Array, values_b: Array, num_samples: int = 1000, seed: int = 0) -> Lift:
@@ -311,7 +326,7 @@ def _lift(value_a: float, value_b: float, draws: Floats) -> Lift:
     defined = draws[np.isfinite(draws).all(axis=1) & (draws[:, 0] != 0.0)]
     if 2 * len(defined) < len(draws):
         raise ValueError(
-            f"most resamples must hold both classes (got {len(defined)} of {len(draws)}); add users with positives"
+            f"the metric must be defined on most resamples (got {len(defined)} of {len(draws)}); add users"
         )
     low, high = np.quantile(100.0 * (defined[:, 1] / defined[:, 0] - 1.0), (0.025, 0.975))
     return Lift(100.0 * (value_b / value_a - 1.0), float(low), float(high))

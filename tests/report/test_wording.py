@@ -28,8 +28,8 @@ def with_lift(bare: Report, *rows: LiftRow) -> Report:
         (-0.5, (-0.8, -0.2), "falls by 0.50% (95% interval -0.80% to -0.20%)"),
         (0.1, (-0.2, 0.4), "shows no significant lift (+0.10%, 95% interval -0.20% to +0.40%)"),
         (2.0, (0.0, 4.0), "shows no significant lift (+2.00%, 95% interval 0.00% to +4.00%)"),
-        (1.5, None, "rises by 1.50% (no interval was computed)"),
-        (-0.001, None, "does not change (no interval was computed)"),
+        (1.5, None, "cannot be judged (+1.50% on too few users with positives, or with negatives)"),
+        (-0.001, None, "cannot be judged (0.00% on too few users with positives, or with negatives)"),
     ],
 )
 def test_headline_says_what_the_interval_allows(
@@ -70,7 +70,7 @@ def test_headline_says_so_when_no_lift_was_measured(bare: Report) -> None:
         (1.0, (0.5, 1.5), "higher"),
         (-1.0, (-1.5, -0.5), "lower"),
         (1.0, (-0.5, 2.5), "no significant lift"),
-        (1.0, None, ""),
+        (1.0, None, "too few users to judge"),
         (None, None, ""),
     ],
 )

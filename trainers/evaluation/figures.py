@@ -90,7 +90,10 @@ def _lift_row(
     changed: dict[str, object] = {"pr_auc_lift_pct": 100.0 * (row.pr_auc / base_pr - 1.0)}
     every = np.ones(len(test.labels), np.bool_)
     lift = _lift(test, base, result, every, samples, job.seeds[0])
-    if lift is not None:
+    base_auc = _mean(roc_auc, test.labels, base.test_logits)
+    if lift is None and base_auc > 0.0:
+        changed["roc_auc_lift_pct"] = 100.0 * (row.roc_auc / base_auc - 1.0)
+    elif lift is not None:
         changed |= {"roc_auc_lift_pct": lift.lift, "roc_auc_lift_ci95": (lift.low, lift.high)}
     return row.model_copy(update=changed)
 
@@ -98,7 +101,7 @@ def _lift_row(
 def _lift(
     test: TestRows, base: ArmResult, result: ArmResult, mask: npt.NDArray[np.bool_], samples: int, seed: int
 ) -> Lift | None:
-    """Lift on some of the test rows; none where too few users have positives for an interval."""
+    """Lift on some of the test rows; none where too few users have positives, or negatives, for an interval."""
     scores = base.test_logits[:, mask], result.test_logits[:, mask]
     try:
         return roc_auc_lift(test.labels[mask], *scores, test.users[mask], samples, seed)

@@ -140,7 +140,7 @@ class LiftRow(Row):
 
     @property
     def significant(self) -> bool | None:
-        """Whether the interval of the lift excludes 0; none where no interval was computed."""
+        """Whether the interval of the lift excludes 0; none where too few users allow no interval."""
         if self.roc_auc_lift_ci95 is None:
             return None
         lo, hi = self.roc_auc_lift_ci95

@@ -68,9 +68,11 @@ def lift_groups(report: Report) -> dict[tuple[str, str], list[LiftRow]]:
 
 
 def verdict(row: LiftRow) -> str:
-    """Whether embeddings helped: `higher`, `lower`, `no significant lift`, or empty where it cannot be said."""
-    if row.roc_auc_lift_pct is None or row.significant is None:
+    """`higher`, `lower`, `no significant lift`, `too few users to judge`; empty for a row without lift."""
+    if row.roc_auc_lift_pct is None:
         return ""
+    if row.significant is None:
+        return "too few users to judge"
     if not row.significant:
         return "no significant lift"
     return "higher" if row.roc_auc_lift_pct > 0 else "lower"
@@ -107,7 +109,7 @@ def _clause(row: LiftRow, rows: Sequence[LiftRow]) -> str:
     rounds_to_zero = f"{abs(lift):.2f}" == "0.00"
     movement = "does not change" if rounds_to_zero else f"{'rises' if lift > 0 else 'falls'} by {abs(lift):.2f}%"
     if row.roc_auc_lift_ci95 is None:
-        return f"{subject} {movement} (no interval was computed)"
+        return f"{subject} cannot be judged ({signed_pct(lift)} on too few users with positives, or with negatives)"
     interval = f"95% interval {interval_pct(row.roc_auc_lift_ci95)}"
     if not row.significant:
         return f"{subject} shows no significant lift ({signed_pct(lift)}, {interval})"
