@@ -32,6 +32,13 @@ _NAMES = {
     "recall_at_20": "Recall@20",
     "cosine_to_v": "cosine to v",
     "user_present": "users present",
+    "seconds": "s",
+    "cpu_seconds": "CPU s",
+    "peak_mb": "peak MiB",
+    "share_of_seconds_pct": "of the retrain's s",
+    "share_of_cpu_seconds_pct": "of its CPU s",
+    "share_of_peak_mb_pct": "of its peak",
+    "share_of_lift_pct": "of its lift",
 }
 _LEFT_OUT = ("n_test", "n_users", "num_rankers", "roc_auc_std", "age_days", "pin_present", "recall_ci95")
 
@@ -91,13 +98,17 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     shown = {f"{name}_{part}" for name in changes for part in ("pct", "ci95")}
     plain = [key for key in keys if key not in shown]
     header = [_NAMES.get(key, key.replace("_", " ")) for key in plain] + [_CHANGES[name] for name in changes]
-    cells = [[_cell(row.get(key)) for key in plain] + [_change(row, name) for name in changes] for row in rows]
+    cells = [[_cell(key, row.get(key)) for key in plain] + [_change(row, name) for name in changes] for row in rows]
     return table(header, cells, numbers=sum(key in _NAMES for key in plain) + len(changes))
 
 
-def _cell(value: Any) -> str:
+def _cell(key: str, value: Any) -> str:
     if value is None:
         return ""
+    if key.endswith("_pct"):
+        return f"{value:.1f}%"
+    if key.endswith(("seconds", "_mb")):
+        return f"{value:,.0f}"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
