@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -158,9 +159,7 @@ def fake_report() -> Report:
             for inputs in ("none", "user", "pin", "both", "both_domains")
         ),
         retrieval=_retrieval(),
-        experiments={
-            "staleness": ({"age_days": 0, "roc_auc_lift_pct": 2.22}, {"age_days": 3, "roc_auc_lift_pct": 1.11}),
-        },
+        experiments=_experiments(),
         created_timestamp=datetime(2022, 5, 9, 12, 34, tzinfo=UTC),
         machine="2 CPU cores, 24 GB, Linux, Python 3.11.7",
         command="headwater run --dataset invented --out runs/invented --seed 1",
@@ -185,6 +184,41 @@ def fake_report() -> Report:
         ),
         example=Example(user_id=712, surface="1", pin_ids=(11, 22, 33)),
     )
+
+
+def _experiments() -> dict[str, tuple[dict[str, Any], ...]]:
+    """One row of each kind that the studies have."""
+    lift = {"roc_auc": 0.7777, "gauc": 0.6666}
+    stale = {"change_to_fresh_pct": -0.44, "change_to_fresh_ci95": (-0.66, -0.22)}
+    return {
+        "upgrade": (
+            {"case": "version v, still refreshed", **lift},
+            {"case": "retrained, Procrustes", **lift, "change_to_v_pct": -0.11, "change_to_v_ci95": (-0.22, 0.02)},
+        ),
+        "aggregation": (
+            {"training": "warm start", "aggregation": "latest", **lift, "lift_pct": 1.11, "lift_ci95": (0.9, 1.3)},
+            {"training": "none", "aggregation": "no embeddings", **lift},
+        ),
+        "staleness": (
+            {"model": "CTR ranker", "vectors": "fresh", "age_days": 0, **lift},
+            {"model": "CTR ranker", "vectors": "3 days older", "age_days": 3, **lift, **stale},
+            {"model": "CTR ranker", "vectors": "missing", **lift, **stale},
+            {"model": "two-tower", "vectors": "fresh", "age_days": 0, "recall_at_20": 0.1111},
+            {"model": "two-tower", "vectors": "3 days older", "age_days": 3, "recall_at_20": 0.0999, **stale},
+        ),
+        "refresh_cost": (
+            {"way": "full retrain", "aggregation": "latest", "cpu_seconds": 444.4, **lift},
+            {
+                "way": "one day's refresh",
+                "aggregation": "latest",
+                "cpu_seconds": 22.2,
+                "share_of_cpu_seconds_pct": 5.0,
+                **lift,
+                "change_to_retrain_pct": -0.03,
+                "change_to_retrain_ci95": (-0.13, 0.08),
+            },
+        ),
+    }
 
 
 def bare_report() -> Report:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from trainers.report.page import render, typeset, write
+from trainers.report.page import render, write
 from trainers.report.schema import Data, Report
-from trainers.report.wording import INPUTS_LABELS, signed_pct
+from trainers.report.wording import INPUTS_LABELS, signed_pct, typeset
 
 _VOID = {"meta", "br", "img", "hr", "link", "input", "wbr"}
 

@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 from feature_repo.contract import write_atomically
 from trainers.data.inspection.schema import DataCheck
-from trainers.report.page import Plot, environment
-from trainers.report.plots import rates_by_day
+from trainers.report.page import environment
+from trainers.report.plots import Plot, rates_by_day
 
 _LINES = 4
 """Labels in one plot."""

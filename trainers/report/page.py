@@ -6,7 +6,6 @@ A section whose figures were not run does not appear.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
@@ -19,8 +18,10 @@ from markupsafe import Markup, escape
 from feature_repo.contract import write_atomically
 from trainers.console import duration
 from trainers.report.embedding_map import EmbeddingMap
+from trainers.report.experiment_panels import panel
 from trainers.report.plots import (
     Estimate,
+    Plot,
     auc_by_day,
     axis_limits,
     calibration_curve,
@@ -33,7 +34,6 @@ from trainers.report.plots import (
 )
 from trainers.report.schema import (
     PAGE_FILE,
-    Cell,
     EmbeddingCoverage,
     Interval,
     LiftRow,
@@ -54,20 +54,13 @@ from trainers.report.wording import (
     signed_pct,
     task_meaning,
     task_title,
+    typeset,
     verdict,
 )
 
 T = TypeVar("T")
 
 _TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plot:
-    """A drawing and what stands above it."""
-
-    title: str
-    svg: Markup
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,15 +83,6 @@ class SlicePanel:
     part: str
     rows: list[SliceRow]
     plot: Markup
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExperimentTable:
-    """Rows of a study, with the keys of all rows as columns."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
 
 
 def render(report: Report, run_dir: Path | None = None, found_map: EmbeddingMap | None = None) -> str:
@@ -126,7 +110,7 @@ def render(report: Report, run_dir: Path | None = None, found_map: EmbeddingMap 
             drift=_drift_plots(report),
             map=found_map,
             answers=_answers(report),
-            experiments=[_experiment(name, rows) for name, rows in report.experiments.items() if rows],
+            experiments=[panel(name, rows) for name, rows in report.experiments.items() if rows],
             surface_labels=_surface_labels(report),
             seconds=sum(step.seconds for step in report.steps),
             peak_mb=max((step.peak_mb for step in report.steps if step.peak_mb is not None), default=None),
@@ -167,11 +151,6 @@ def environment() -> Environment:
         "verdict": verdict,
     }
     return environment
-
-
-def typeset(text: str) -> str:
-    """The text with true minus signs before numbers; dates and ranges keep their hyphens."""
-    return re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
 def _moment(value: datetime) -> str:
@@ -308,17 +287,3 @@ def _drift_plots(report: Report) -> list[Plot]:
 def _surface_labels(report: Report) -> list[str]:
     surfaces = report.data.surfaces if report.data else ()
     return list(dict.fromkeys(label for surface in surfaces for label in surface.label_rates))
-
-
-def _experiment(name: str, rows: tuple[dict[str, Cell], ...]) -> ExperimentTable:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[_cell(row[column]) if column in row else "" for column in columns] for row in rows]
-    return ExperimentTable(title=name.replace("_", " ").capitalize(), columns=columns, rows=cells)
-
-
-def _cell(value: Cell) -> str:
-    if isinstance(value, tuple):
-        return " to ".join(_cell(item) for item in value)
-    if isinstance(value, bool | str):
-        return str(value)
-    return typeset(f"{value:,}" if isinstance(value, int) else f"{value:.4g}")

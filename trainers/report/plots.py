@@ -17,6 +17,7 @@ from textwrap import wrap
 from typing import Any
 
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.typing import RcKeyType
@@ -56,6 +57,14 @@ Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Plot:
+    """A drawing with its heading."""
+
+    title: str
+    svg: Markup
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
     """One figure with its 95% interval, to be drawn on a line of its own."""
 
@@ -74,7 +83,13 @@ def axis_limits(estimates: Sequence[Estimate]) -> tuple[float, float]:
 
 
 @mpl.rc_context(_STYLE)
-def lift_dots(estimates: Sequence[Estimate], limits: tuple[float, float], *, name: str) -> str:
+def lift_dots(
+    estimates: Sequence[Estimate],
+    limits: tuple[float, float],
+    *,
+    name: str,
+    axis: str = "relative change of ROC AUC, %",
+) -> str:
     """SVG of lifts against a line at 0; a hollow dot has an interval that includes 0,
     a grey one has none.
 
@@ -93,8 +108,8 @@ def lift_dots(estimates: Sequence[Estimate], limits: tuple[float, float], *, nam
     _label_lines(axes, estimates)
     axes.set_xlim(limits)
     axes.grid(axis="x")
-    axes.set_xlabel("relative change of ROC AUC, %")
-    return _svg(figure, name, "Relative change of ROC AUC with 95% intervals")
+    axes.set_xlabel(axis)
+    return _svg(figure, name, f"{axis[0].upper()}{axis[1:]} with 95% intervals")
 
 
 @mpl.rc_context(_STYLE)
@@ -235,6 +250,38 @@ def recall_by_depth(series: Mapping[str, Points], *, name: str) -> str:
 def cosine_by_day(series: Mapping[str, Sequence[tuple[date, float]]], *, name: str) -> str:
     """SVG of the mean cosine of an embedding view's vectors with those of the day before, one line per entity."""
     return _by_day(series, name=name, axis="cosine to the day before", description="Movement of embeddings by day")
+
+
+@mpl.rc_context(_STYLE)
+def change_by_age(
+    series: Mapping[str, Points],
+    bands: Mapping[str, Sequence[Interval]],
+    levels: Mapping[str, float],
+    *,
+    axis: str,
+    name: str,
+) -> str:
+    """SVG of a change over the age of vectors in days, one line per model, with its interval as a band.
+
+    Args:
+        levels: Changes that have no age, by what they are of: a dashed line each.
+    """
+    figure, axes = _figure(3.1 + 0.2 * (len(series) + len(levels)))
+    axes.axhline(0.0, color=MUTED, linewidth=0.9)
+    for i, (label, points) in enumerate(series.items()):
+        x, y = zip(*points, strict=True)
+        low, high = zip(*bands[label], strict=True)
+        color = SERIES[i % len(SERIES)]
+        axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+        axes.plot(x, y, color=color, label=label, linewidth=1.4, marker=_MARKERS[i % len(_MARKERS)], markersize=4)
+    for i, (label, value) in enumerate(levels.items(), start=len(series)):
+        axes.axhline(value, color=SERIES[i % len(SERIES)], label=label, linewidth=1.3, linestyle=(0, (5, 2)))
+    axes.set_xlim(left=0)
+    axes.locator_params(axis="x", integer=True)
+    axes.grid(axis="y")
+    axes.set(xlabel="days older than the last refresh", ylabel=axis)
+    figure.legend(loc="outside upper left", ncols=1, handlelength=1.8)
+    return _svg(figure, name, f"{axis[0].upper()}{axis[1:]} over the age of the vectors")
 
 
 def _figure(height_in: float) -> tuple[Figure, Axes]:

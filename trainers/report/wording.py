@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from trainers.report.schema import INPUTS_ORDER, Inputs, LiftRow, Report, RetrievalRow, Task
@@ -30,6 +31,11 @@ def signed_pct(value: float) -> str:
 def interval_pct(interval: tuple[float, float]) -> str:
     """Interval of a percentage: `+0.83% to +1.66%`."""
     return f"{signed_pct(interval[0])} to {signed_pct(interval[1])}"
+
+
+def typeset(text: str) -> str:
+    """The text with true minus signs before numbers; dates and ranges keep their hyphens."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
 def gain_text(row: RetrievalRow) -> str:
