@@ -89,7 +89,7 @@ def _refresh_cost(rows: Sequence[Row]) -> list[Plot]:
 def _estimates(rows: Sequence[Row], change: str, label: str) -> list[Estimate]:
     return [
         Estimate(
-            label=str(row[label]),
+            label=str(row[label]).replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"),
             value=row[f"{change}_pct"],
             interval=tuple(row[f"{change}_ci95"]),
             text=typeset(signed_pct(row[f"{change}_pct"])),
