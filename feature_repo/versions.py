@@ -41,6 +41,7 @@ from feature_repo.catalogue.records import (
     Pointers,
     ReleaseRecord,
     ReleaseState,
+    Split,
     Transition,
     VersionRecord,
     VersionState,
@@ -68,6 +69,7 @@ __all__ = [
     "ReleaseDisagreesError",
     "ReleaseRecord",
     "ReleaseState",
+    "Split",
     "Transition",
     "UnknownSubjectError",
     "VersionRecord",
@@ -298,11 +300,21 @@ class Catalogue:
         with self._database.writing() as connection:
             return _pointers.shadow(connection, id, share, Author(who=who, why=why))
 
+    def split(self, wanted: Split | None, *, who: str, why: str) -> Pointers:
+        """Let another release answer a share of the users; None ends it, and so does promoting that release.
+
+        Raises:
+            WrongStateError: The release is live, retired or pruned.
+            ReleaseDisagreesError: One of its versions is no longer what it was made with.
+        """
+        with self._database.writing() as connection:
+            return _pointers.split(connection, wanted, Author(who=who, why=why))
+
     def retire_release(self, id: str, *, who: str, why: str, details: Mapping[str, Any] | None = None) -> ReleaseRecord:
         """Give a release up; its folder may then be pruned.
 
         Raises:
-            InUseError: It is live or the shadow.
+            InUseError: It is live, the shadow, or answers a split.
             WrongStateError: Someone retired or pruned it already.
         """
         with self._database.writing() as connection:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from feature_repo.contract import PRESENT
 from serving.errors import ErrorAnswer, ErrorDetail, RequestError
+from serving.experiments import Assignment
 from serving.recommender import RankedPins
 from serving.releases import Release
 
@@ -67,6 +68,19 @@ class RankedPin(BaseModel):
         return [cls(pin_id=pin, title=title, score=ctr, pctr=ctr, pcvr=cvr) for pin, title, ctr, cvr in rows]
 
 
+class AssignmentAnswer(BaseModel):
+    """The running A/B split and where the user is in it."""
+
+    name: str
+    arm: Literal["control", "treatment", "holdout"]
+    """`treatment` is answered by the split's release, the others by the live one."""
+
+    @classmethod
+    def of(cls, assignment: Assignment | None) -> AssignmentAnswer | None:
+        """None without a split."""
+        return None if assignment is None else cls.model_validate({"name": assignment.split, "arm": assignment.arm})
+
+
 class RankingAnswer(BaseModel):
     """What every ranking says about its origin."""
 
@@ -74,6 +88,8 @@ class RankingAnswer(BaseModel):
     """The one release that answered."""
     embeddings: list[str]
     """Embedding versions of that release."""
+    split: AssignmentAnswer | None
+    """The running A/B split and the user's arm; null without one."""
     as_of: datetime
     """Moment against which TTLs were counted."""
     user: UserAnswer

@@ -16,8 +16,9 @@ from serving.errors import install_error_handlers
 from serving.follower import Follower
 from serving.logs import configure_logging
 from serving.metrics import Metrics
+from serving.monitoring.watch import Watch
 from serving.pushes import Pushes
-from serving.routes import features, health, metrics, push, rank, recommend, releases
+from serving.routes import features, health, metrics, push, rank, recommend, releases, split
 from serving.settings import Settings
 
 DESCRIPTION = "Ranked Pins and online features, every answer from one release. Every error has the same JSON form."
@@ -59,11 +60,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.metrics = Metrics()
     app.state.follower = Follower(settings, app.state.metrics)
     app.state.pushes = Pushes(settings)
+    app.state.watch = Watch()
     install_error_handlers(app)
     app.add_middleware(JsonBodies)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     capacity = settings.concurrency + settings.queue
     app.add_middleware(Admission, capacity=capacity, metrics=app.state.metrics)
-    for module in (recommend, rank, features, push, releases, health, metrics):
+    for module in (recommend, rank, features, push, releases, split, health, metrics):
         app.include_router(module.router)
     return app

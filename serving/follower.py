@@ -16,7 +16,8 @@ from datetime import datetime
 
 from feature_repo.release.files import verified_manifest
 from feature_repo.release.manifest import ReleaseError
-from feature_repo.versions import Catalogue, CatalogueError, Pointers
+from feature_repo.versions import Catalogue, CatalogueError, Pointers, Split
+from serving.experiments import RunningSplit
 from serving.loading import load_recommender
 from serving.metrics import Metrics
 from serving.recommender import Recommender
@@ -55,6 +56,7 @@ class Follower:
         self._catalogue: Catalogue | None = None
         self._live: _Loaded | None = None
         self._shadow: tuple[_Loaded, Shadow] | None = None
+        self._split: tuple[_Loaded | None, Split] | None = None
         self._fixed: Recommender | None = None
         self._prepared: _Loaded | None = None
         self._refusals: dict[str, Refusal] = {}
@@ -74,6 +76,20 @@ class Follower:
         """What is offered a share of the requests."""
         shadow = self._shadow
         return shadow[1] if shadow is not None else None
+
+    @property
+    def split(self) -> RunningSplit | None:
+        """The split that a request which begins now is answered in; none where there is none."""
+        split = self._split
+        if split is None:
+            return None
+        loaded, declared = split
+        return RunningSplit(declared=declared, recommender=loaded.recommender if loaded is not None else None)
+
+    @property
+    def split_refusal(self) -> Refusal | None:
+        """Why the release of the split is not loaded; none when it is, or there is none."""
+        return self._refusals.get("split")
 
     @property
     def refusal(self) -> Refusal | None:
@@ -190,6 +206,7 @@ class Follower:
         self._obey_live(catalogue, pointers, raising=raising)
         self._prepared = None
         self._obey_shadow(catalogue, pointers)
+        self._obey_split(catalogue, pointers)
         self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S) if self._refusals and due else FIRST_RETRY_S
         self._retry_at = time.monotonic() + self._retry_s
 
@@ -231,8 +248,30 @@ class Follower:
             capacity = self._settings.shadow_queue
             self._shadow = (loaded, Shadow(loaded.recommender, pointers.shadow_share, capacity, self._metrics))
 
+    def _obey_split(self, catalogue: Catalogue, pointers: Pointers) -> None:
+        declared, loaded = pointers.split, None
+        if declared is not None:
+            try:
+                loaded = self._loaded(catalogue, declared.release)
+            except Exception as error:
+                self._refuse("split", declared.release, error)
+        if declared is None or loaded is not None:
+            self._accept("split")
+        before, self._split = self._split, None if declared is None else (loaded, declared)
+        if declared is not None and (before is None or before[1] != declared):
+            logger.info(
+                "event=split name=%s release=%s share=%s holdout=%s loaded=%s",
+                declared.name,
+                declared.release,
+                declared.share,
+                declared.holdout,
+                loaded is not None,
+            )
+        elif before is not None and declared is None:
+            logger.info("event=split_ended name=%s", before[1].name)
+
     def _loaded(self, catalogue: Catalogue, release: str) -> _Loaded:
-        """The release, loaded unless it is already: as the live one, as the shadow, or to be promoted.
+        """The release, loaded unless it is already: as the live one, as the shadow, in the split, or to be promoted.
 
         Raises:
             ReleaseError: It must not answer.
@@ -240,7 +279,8 @@ class Follower:
         """
         record = catalogue.release(release)
         shadow = self._shadow[0] if self._shadow is not None else None
-        for before in (self._live, shadow, self._prepared):
+        split = self._split[0] if self._split is not None else None
+        for before in (self._live, shadow, split, self._prepared):
             if before is not None and (before.release, before.recorded) == (record.id, record.created):
                 return before
         recommender = load_recommender(

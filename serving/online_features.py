@@ -14,6 +14,7 @@ from feature_repo.contract import ENTITIES, join_key
 from feature_repo.layout import open_store
 from feature_repo.release.agreement import references_by_service
 from feature_repo.release.manifest import ReleaseError, Services
+from serving.monitoring.request import stage
 
 # Importing Feast costs seconds, so it is left until a release is loaded.
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class EntityFeatures:
         """Features, statuses and event timestamps of the keys, with the join key as a column."""
         from feature_repo.stores.online.status import OnlineRead
 
-        reads = [reader.read(ids, now) for reader in self.readers]
+        with stage("store"):
+            reads = [reader.read(ids, now) for reader in self.readers]
         columns = {join_key(self.entity): pa.array(ids, pa.int64())}
         for read in reads:
             columns |= dict(zip(read.features.column_names, read.features.columns, strict=True))

@@ -11,6 +11,7 @@ import onnxruntime
 
 from feature_repo.encoding import Array
 from feature_repo.release.manifest import ReleaseError
+from serving.monitoring.request import stage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +36,8 @@ class OnnxModel:
         if absent := [name for name in self.inputs if name not in arrays]:
             raise ReleaseError(f"{self.name} reads {absent}, but the encoders make {sorted(arrays)}; export it again")
         feed = {name: arrays[name] for name in self.inputs}
-        (result,) = self.session.run([self.output], feed)
+        with stage("model"):
+            (result,) = self.session.run([self.output], feed)
         return np.asarray(result, dtype=np.float32)
 
 

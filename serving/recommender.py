@@ -15,6 +15,7 @@ from feature_repo.contract import MISSING, PRESENT, join_key
 from feature_repo.release.agreement import title_column
 from serving.clock import Clock
 from serving.fresh_pins import FreshPins
+from serving.monitoring.served import Evidence
 from serving.online_features import EntityFeatures
 from serving.ranker import Scores
 from serving.releases import Release
@@ -37,6 +38,8 @@ class RankedPins:
     """Candidates that no Pin view knows; they are not scored."""
     status_counts: dict[str, dict[str, int]]
     """Per Pin view, how many candidates got each answer."""
+    evidence: Evidence | None = None
+    """What the ranker read; none without candidates."""
 
     def scores(self, k: int | None = None) -> dict[int, float]:
         """The first `k` Pins, best first, with their pctr."""
@@ -94,6 +97,7 @@ class Recommender:
             pcvr=None if scores.pcvr is None else scores.pcvr[order].tolist(),
             unknown=np.asarray(pin_ids)[~known].tolist(),
             status_counts={view: dict(Counter(pins.status(view))) for view in pins.statuses},
+            evidence=Evidence(pins=pins, rows=np.flatnonzero(known)[order]),
         )
 
     def _scores(self, user: pa.Table, pins: pa.Table, surface: str, now: datetime) -> Scores:

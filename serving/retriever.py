@@ -14,6 +14,7 @@ import pyarrow as pa
 from feature_repo.encoding import Array, InputSpec, encode
 from feature_repo.release.manifest import ReleaseError, ReleaseManifest
 from serving.fresh_pins import FreshVectors, merged
+from serving.monitoring.request import stage
 from serving.onnx_model import OnnxModel, load_model
 
 
@@ -41,7 +42,8 @@ class Retriever:
         num_fresh = 0 if fresh is None else len(fresh.pin_ids)
         wanted = min(count + len(exclude) + num_fresh, int(self.index.ntotal))
         query = np.ascontiguousarray(self.query(user))
-        scores, found = self.index.search(query, wanted)
+        with stage("index"):
+            scores, found = self.index.search(query, wanted)
         ordered = merged(found[0], scores[0], fresh, fresh.scores(query)) if fresh and num_fresh else found[0].tolist()
         dropped = set(exclude)
         return [pin for pin in ordered if pin >= 0 and pin not in dropped][:count]

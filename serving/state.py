@@ -5,14 +5,18 @@ None of these blocks, so each is `async` and costs no turn in the thread pool.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from feature_repo.versions import Catalogue
 from serving.errors import ErrorDetail, NotReadyError, RequestError
+from serving.experiments import TREATMENT, Assignment, RunningSplit, assigned
 from serving.follower import Follower
 from serving.metrics import Metrics
+from serving.monitoring.request import note_choice
+from serving.monitoring.watch import Watch
 from serving.pushes import Pushes
 from serving.recommender import Recommender
 from serving.shadow import Shadow
@@ -36,9 +40,16 @@ async def get_pushes(request: Request) -> Pushes:
     return pushes
 
 
+async def get_watch(request: Request) -> Watch:
+    """What is told of every ranking answer."""
+    watch: Watch = request.app.state.watch
+    return watch
+
+
 Following = Annotated[Follower, Depends(get_follower)]
 Measured = Annotated[Metrics, Depends(get_metrics)]
 Pushing = Annotated[Pushes, Depends(get_pushes)]
+Watched = Annotated[Watch, Depends(get_watch)]
 
 
 async def get_catalogue(follower: Following) -> Catalogue:
@@ -67,7 +78,38 @@ async def get_recommender(follower: Following) -> Recommender:
     if recommender is None:
         refusal = follower.refusal
         raise NotReadyError(refusal.reason if refusal else "a release must be loaded (none is yet); try again")
+    note_choice(recommender.release.manifest.release)
     return recommender
+
+
+Ready = Annotated[Recommender, Depends(get_recommender)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """What answers a request, by user: the live release, or in the treatment of a split that one's."""
+
+    live: Recommender
+    split: RunningSplit | None
+
+    def of(self, user_id: int) -> tuple[Recommender, Assignment | None]:
+        """The recommender that the whole request is answered by, and the user's arm of the running split."""
+        chosen, assignment = self.live, None
+        if self.split is not None:
+            assignment = assigned(self.split.declared, user_id)
+            if assignment.arm == TREATMENT:
+                chosen = self.split.recommender or self.live
+        note_choice(chosen.release.manifest.release, assignment.arm if assignment is not None else "")
+        return chosen, assignment
+
+
+async def get_choice(live: Ready, follower: Following) -> Choice:
+    """What answers this request, to its end, whatever is promoted or split meanwhile.
+
+    Raises:
+        NotReadyError: No release is loaded.
+    """
+    return Choice(live=live, split=follower.split)
 
 
 async def get_shadow(follower: Following) -> Shadow | None:
@@ -77,5 +119,5 @@ async def get_shadow(follower: Following) -> Shadow | None:
 
 
 Catalogued = Annotated[Catalogue, Depends(get_catalogue)]
-Ready = Annotated[Recommender, Depends(get_recommender)]
+Chosen = Annotated[Choice, Depends(get_choice)]
 Shadowed = Annotated[Shadow | None, Depends(get_shadow)]

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from feature_repo.catalogue.errors import InUseError
 from feature_repo.catalogue.records import Consumer, ReleaseState, VersionState
-from feature_repo.catalogue.tables import pointers, release_versions, releases, services, versions
+from feature_repo.catalogue.tables import pointers, release_versions, releases, services, split, versions
 
 IN_USE_RELEASES = (ReleaseState.CANDIDATE, ReleaseState.LIVE, ReleaseState.SUPERSEDED)
 """States in which a release keeps its versions and its folder."""
@@ -51,7 +51,8 @@ def _consumers(connection: Connection) -> Iterator[tuple[str, Consumer]]:
 def consumers_of_release(connection: Connection, release: str) -> list[Consumer]:
     """The pointers that name a release."""
     row = connection.execute(select(pointers.c.live, pointers.c.shadow)).one()
-    found = {"live": row.live, "shadow": row.shadow}
+    tried = connection.execute(select(split.c.release)).scalar_one_or_none()
+    found = {"live": row.live, "shadow": row.shadow, "split": tried}
     return [Consumer(kind="pointer", name=name, detail=release) for name, named in found.items() if named == release]
 
 

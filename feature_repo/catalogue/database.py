@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from feature_repo.catalogue.errors import CatalogueError, CatalogueUnavailableError
 from feature_repo.catalogue.records import now
-from feature_repo.catalogue.tables import SCHEMA_VERSION, metadata, pointers, schema
+from feature_repo.catalogue.tables import SCHEMA_VERSION, metadata, pointers, schema, split
 
 BUSY_TIMEOUT_S: Final = 30.0
 """How long a writer waits for another one."""
@@ -100,7 +100,8 @@ class Database:
             _create_folder(Path(self._url.database).parent)
         with self._translated(), self.engine.connect() as connection:
             stored = _schema_version(connection)
-        if stored is None:
+            lacking = stored == SCHEMA_VERSION and not inspect(connection).has_table(split.name)
+        if stored is None or lacking:
             self._create_tables()
             stored = SCHEMA_VERSION
         if stored != SCHEMA_VERSION:
@@ -113,8 +114,9 @@ class Database:
         with self._beginning() as connection:
             if not self._sqlite:
                 connection.execute(select(func.pg_advisory_xact_lock(_CREATION_LOCK)))
-            if _schema_version(connection) is None:
-                metadata.create_all(connection)
+            stored = _schema_version(connection)
+            metadata.create_all(connection)
+            if stored is None:
                 connection.execute(insert(pointers).values(id=1, shadow_share=0.0, revision=0))
                 connection.execute(insert(schema).values(id=1, schema_version=SCHEMA_VERSION, created=now()))
 

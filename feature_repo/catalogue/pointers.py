@@ -1,4 +1,4 @@
-"""The live and the shadow release: promoted, rolled back, shadowed."""
+"""The live release, the shadow and the split: promoted, rolled back, shadowed, split."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from feature_repo.catalogue.embedding_versions import read_versions, set_version_state
 from feature_repo.catalogue.errors import CatalogueError
@@ -16,11 +16,14 @@ from feature_repo.catalogue.records import (
     Pointers,
     ReleaseRecord,
     ReleaseState,
+    Split,
     VersionState,
+    record_fields,
     release_subject,
 )
 from feature_repo.catalogue.releases import check_parts, read_release, set_release_state
 from feature_repo.catalogue.tables import pointers, promotions
+from feature_repo.catalogue.tables import split as splits
 
 
 class AnyRelease(Enum):
@@ -37,7 +40,7 @@ _MAY_GO_LIVE: Final = (ReleaseState.CANDIDATE, ReleaseState.SUPERSEDED)
 
 def read_pointers(connection: Connection) -> Pointers:
     """What servers follow."""
-    return _pointers(_row(connection))
+    return _pointers(connection, _row(connection))
 
 
 def promote(connection: Connection, release_id: str, author: Author, expected_live: ExpectedLive = ANY) -> Pointers:
@@ -50,7 +53,7 @@ def promote(connection: Connection, release_id: str, author: Author, expected_li
     row, release = _row(connection), read_release(connection, release_id)
     last = last_move(connection, release_subject(release_id))
     if row.live == release_id and author.made(last):
-        return _pointers(row)
+        return _pointers(connection, row)
     _check_live(connection, row, expected_live)
     _check_may_go_live(connection, release)
     added = insert(promotions).values(release=release_id, before=row.promotion).returning(promotions.c.id)
@@ -71,7 +74,7 @@ def rollback(
     last = last_change(connection, POINTERS)
     repeated = last is not None and author.made(last) and last.details.get("operation") == "rollback"
     if repeated and to in (None, row.live):
-        return _pointers(row)
+        return _pointers(connection, row)
     _check_live(connection, row, expected_live)
     promotion = _promotion_before(connection, row, to)
     release = read_release(connection, promotion.release)
@@ -117,11 +120,31 @@ def shadow(connection: Connection, release_id: str | None, share: float, author:
         )
     row = _row(connection)
     if (row.shadow, row.shadow_share) == (release_id, share):
-        return _pointers(row)
+        return _pointers(connection, row)
     if release_id is not None:
         _check_may_go_live(connection, read_release(connection, release_id))
     details = {"operation": "shadow", "shadow": release_id, "shadow_share": share}
     _point(connection, row, {"shadow": release_id, "shadow_share": share}, author, details)
+    return read_pointers(connection)
+
+
+def split(connection: Connection, wanted: Split | None, author: Author) -> Pointers:
+    """Let another release answer a share of the users; None ends it.
+
+    Raises:
+        WrongStateError: The release is live, retired or pruned.
+        ReleaseDisagreesError: One of its versions is no longer what it was made with.
+    """
+    row, running = _row(connection), _split(connection)
+    if wanted == running:
+        return _pointers(connection, row)
+    if wanted is not None:
+        _check_may_go_live(connection, read_release(connection, wanted.release))
+    connection.execute(delete(splits))
+    if wanted is not None:
+        connection.execute(insert(splits).values(id=1, **record_fields(wanted)))
+    details = {"operation": "split", "split": None if wanted is None else record_fields(wanted)}
+    _point(connection, row, {}, author, details)
     return read_pointers(connection)
 
 
@@ -142,6 +165,7 @@ def _switch(
     changes: dict[str, Any] = {"live": release.id, "promotion": promotion}
     if row.shadow == release.id:
         changes |= {"shadow": None, "shadow_share": 0.0}
+    connection.execute(delete(splits).where(splits.c.release == release.id))
     _point(connection, row, changes, author, details)
 
 
@@ -191,5 +215,18 @@ def _row(connection: Connection) -> Row[Any]:
     return connection.execute(select(pointers)).one()
 
 
-def _pointers(row: Row[Any]) -> Pointers:
-    return Pointers(live=row.live, shadow=row.shadow, shadow_share=row.shadow_share, revision=row.revision)
+def _pointers(connection: Connection, row: Row[Any]) -> Pointers:
+    return Pointers(
+        live=row.live,
+        shadow=row.shadow,
+        shadow_share=row.shadow_share,
+        revision=row.revision,
+        split=_split(connection),
+    )
+
+
+def _split(connection: Connection) -> Split | None:
+    row = connection.execute(select(splits)).one_or_none()
+    if row is None:
+        return None
+    return Split(name=row.name, release=row.release, share=row.share, holdout=row.holdout, salt=row.salt)

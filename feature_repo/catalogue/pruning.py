@@ -13,7 +13,16 @@ from feature_repo.catalogue.errors import UnknownSubjectError
 from feature_repo.catalogue.history import Author, last_move, record, wrong_state
 from feature_repo.catalogue.records import CATALOGUE, ReleaseState, VersionState
 from feature_repo.catalogue.releases import read_release, set_release_state
-from feature_repo.catalogue.tables import days, pointers, promotions, release_versions, releases, services, versions
+from feature_repo.catalogue.tables import (
+    days,
+    pointers,
+    promotions,
+    release_versions,
+    releases,
+    services,
+    split,
+    versions,
+)
 
 
 def check_prunable(connection: Connection, subject: str) -> None:
@@ -64,7 +73,7 @@ def reset(connection: Connection, author: Author) -> None:
     row = connection.execute(select(pointers)).one()
     cleared = {"live": None, "shadow": None, "shadow_share": 0.0, "promotion": None}
     connection.execute(update(pointers).values(revision=row.revision + 1, **cleared))
-    for table in (promotions, release_versions, releases, days, versions, services):
+    for table in (split, promotions, release_versions, releases, days, versions, services):
         connection.execute(delete(table))
     record(connection, CATALOGUE, (row.live, None), author, {"operation": "reset", **counts})
 

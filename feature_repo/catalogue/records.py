@@ -19,7 +19,9 @@ ConsumerKind = Literal["release", "service", "version", "pointer"]
 ALIGNMENTS: Final = ("none", "procrustes", "svd_procrustes", "backward_compatible")
 DAY_STATES: Final = ("generated", "checked", "failed", "visible")
 POINTERS: Final = "pointers"
-"""Subject of the transitions of the live and the shadow pointer."""
+"""Subject of the transitions of the live release, the shadow and the split."""
+LONGEST_SALT: Final = 64
+"""Bytes of a split's salt: as many as the hash takes for its key."""
 CATALOGUE: Final = "catalogue"
 """Subject of the transition that a reset leaves."""
 
@@ -202,6 +204,33 @@ class ReleaseRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """An A/B split: a share of the users is answered by another release than the live one."""
+
+    name: str
+    """What answers and logs call it."""
+    release: str
+    """Release that answers the users of the treatment."""
+    share: float
+    """Share of the users in the treatment, above 0, at most 1."""
+    holdout: float = 0.0
+    """Share of the users that the live release answers and that no comparison counts."""
+    salt: str = ""
+    """Puts the users in an order; another salt draws other users."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.match(self.name):
+            raise ValueError(f"name of a split must match {_NAME.pattern} (got {self.name!r})")
+        if not (0.0 < self.share <= 1.0 and 0.0 <= self.holdout < 1.0 and self.share + self.holdout <= 1.0):
+            raise ValueError(
+                "share must be above 0 and holdout at least 0, together at most 1 "
+                f"(got {self.share} and {self.holdout})"
+            )
+        if not 1 <= len(self.salt.encode()) <= LONGEST_SALT:
+            raise ValueError(f"salt must have 1 to {LONGEST_SALT} bytes (got {self.salt!r})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Pointers:
     """What servers follow."""
 
@@ -213,6 +242,8 @@ class Pointers:
     """Share of the requests that the shadow scores, 0 to 1."""
     revision: int
     """Grows with every change."""
+    split: Split | None = None
+    """Users that another release answers; none where the live one answers all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,7 +270,7 @@ class Consumer:
 
     kind: ConsumerKind
     """`release`; `service`, a feature service of a team's own; `version`, one served through this one; `pointer`,
-    `live` or `shadow`."""
+    `live`, `shadow` or `split`."""
     name: str
     detail: str
     """State of a release or version, or what a service reads."""

@@ -98,7 +98,7 @@ def retire_release(
     """Move a release that no pointer names to `retired`.
 
     Raises:
-        InUseError: It is live or the shadow.
+        InUseError: It is live, the shadow, or answers a split.
         WrongStateError: It is retired or pruned already, by someone else.
     """
     release, subject = read_release(connection, release_id), release_subject(release_id)

@@ -175,6 +175,18 @@ pointers = Table(
     Column("promotion", Integer, ForeignKey("headwater_promotions.id")),
 )
 
+split = Table(
+    "headwater_split",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="one_row"), primary_key=True, autoincrement=False),
+    Column("name", String, nullable=False),
+    Column("release", String, ForeignKey("headwater_releases.id"), nullable=False),
+    Column("share", Float, nullable=False),
+    Column("holdout", Float, nullable=False),
+    Column("salt", String, nullable=False),
+)
+"""The running split, no row without one. Added to catalogues that were made before there were splits."""
+
 services = Table(
     "headwater_service_reads",
     metadata,

@@ -35,6 +35,8 @@ class ReadyAnswer(BaseModel):
     """Moment against which TTLs are counted."""
     shadow: str | None
     """Release that scores a share of the requests without answering."""
+    split: str | None
+    """Release that answers the treatment of the running A/B split; null also while it cannot be loaded."""
     warnings: list[str]
     """What keeps this process from following the catalogue; it answers from `release` all the same."""
 
@@ -55,12 +57,14 @@ def readyz(recommender: Ready, follower: Following) -> ReadyAnswer:
     except Exception as error:
         raise NotReadyError(f"the online store must answer (got {type(error).__name__}: {error})") from error
     release, shadow = recommender.release, follower.shadow
-    refusals = [each for each in (follower.refusal, follower.shadow_refusal) if each is not None]
+    split = follower.split
+    refusals = (follower.refusal, follower.shadow_refusal, follower.split_refusal)
     return ReadyAnswer(
         release=release.manifest.release,
         embeddings=release.embeddings,
         num_pins=release.manifest.retrieval.num_pins,
         as_of=now,
         shadow=shadow.release if shadow is not None else None,
-        warnings=[each.reason for each in refusals],
+        split=split.recommender.release.manifest.release if split is not None and split.recommender else None,
+        warnings=[each.reason for each in refusals if each is not None],
     )

@@ -7,10 +7,20 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field
 
-from serving.answers import ERRORS, MAX_CANDIDATES, Body, EntityKey, RankedPin, RankingAnswer, UserAnswer, check_surface
+from serving.answers import (
+    ERRORS,
+    MAX_CANDIDATES,
+    AssignmentAnswer,
+    Body,
+    EntityKey,
+    RankedPin,
+    RankingAnswer,
+    UserAnswer,
+    check_surface,
+)
 from serving.recommender import without
 from serving.shadow import Answered
-from serving.state import Ready, Shadowed
+from serving.state import Chosen, Shadowed, Watched
 
 router = APIRouter(tags=["ranking"])
 
@@ -37,8 +47,9 @@ class RankAnswer(RankingAnswer):
 
 # Feast's online read blocks, so this is a plain `def` and runs in the thread pool.
 @router.post("/v1/rank", responses=ERRORS)
-def rank(request: RankRequest, recommender: Ready, shadow: Shadowed) -> RankAnswer:
+def rank(request: RankRequest, choice: Chosen, shadow: Shadowed, watch: Watched) -> RankAnswer:
     """Rank Pins by pctr, highest first; ties keep request order."""
+    recommender, assignment = choice.of(request.user_id)
     release = recommender.release
     check_surface(release, request.surface)
     now = recommender.clock()
@@ -57,9 +68,21 @@ def rank(request: RankRequest, recommender: Ready, shadow: Shadowed) -> RankAnsw
                 pctr=ranked.scores(),
             )
         )
+    watch.ranked(
+        recommender,
+        assignment,
+        user,
+        ranked,
+        user_id=request.user_id,
+        surface=request.surface,
+        as_of=now,
+        k=len(ranked.pin_ids),
+        source="request",
+    )
     return RankAnswer(
         release=release.manifest.release,
         embeddings=release.embeddings,
+        split=AssignmentAnswer.of(assignment),
         as_of=now,
         user=UserAnswer.of(request.user_id, user),
         ranked=RankedPin.list_of(ranked),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from serving.answers import (
     ERRORS,
     MAX_CANDIDATES,
+    AssignmentAnswer,
     Body,
     EntityKey,
     RankedPin,
@@ -20,7 +21,7 @@ from serving.answers import (
 )
 from serving.recommender import Candidates, Recommender, Source, all_missing, without
 from serving.shadow import Answered
-from serving.state import Ready, Shadowed
+from serving.state import Chosen, Shadowed, Watched
 
 if TYPE_CHECKING:
     from feature_repo.stores.online.status import OnlineRead
@@ -68,8 +69,9 @@ class RecommendAnswer(RankingAnswer):
 
 # Feast's online read blocks, so this is a plain `def` and runs in the thread pool.
 @router.post("/v1/recommend", responses=ERRORS)
-def recommend(request: RecommendRequest, recommender: Ready, shadow: Shadowed) -> RecommendAnswer:
+def recommend(request: RecommendRequest, choice: Chosen, shadow: Shadowed, watch: Watched) -> RecommendAnswer:
     """Retrieve candidates, score them and answer the `k` with the highest pctr; ties keep retrieval order."""
+    recommender, assignment = choice.of(request.user_id)
     release = recommender.release
     check_surface(release, request.surface)
     now = recommender.clock()
@@ -89,9 +91,21 @@ def recommend(request: RecommendRequest, recommender: Ready, shadow: Shadowed) -
                 pctr=ranked.scores(request.k),
             )
         )
+    watch.ranked(
+        recommender,
+        assignment,
+        user,
+        ranked,
+        user_id=request.user_id,
+        surface=request.surface,
+        as_of=now,
+        k=request.k,
+        source=candidates.source,
+    )
     return RecommendAnswer(
         release=release.manifest.release,
         embeddings=release.embeddings,
+        split=AssignmentAnswer.of(assignment),
         as_of=now,
         user=UserAnswer.of(request.user_id, user),
         ranked=RankedPin.list_of(ranked, request.k),

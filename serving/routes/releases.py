@@ -9,7 +9,13 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from feature_repo.release.manifest import ReleaseError, ReleaseId
-from feature_repo.versions import CatalogueError, CatalogueUnavailableError, Pointers, UnknownSubjectError
+from feature_repo.versions import (
+    CatalogueError,
+    CatalogueUnavailableError,
+    Pointers,
+    UnknownSubjectError,
+    record_fields,
+)
 from serving.answers import Body
 from serving.auth import Operator
 from serving.errors import ErrorAnswer, ErrorDetail, RequestError
@@ -50,6 +56,17 @@ class RefusalAnswer(BaseModel):
     reason: str
 
 
+class SplitAnswer(BaseModel):
+    """A share of the users that another release answers."""
+
+    name: str
+    release: str
+    share: float
+    """Share of the users in the treatment."""
+    holdout: float
+    """Share of the users that no comparison counts."""
+
+
 class ReleasesAnswer(BaseModel):
     """Releases, and what this process makes of them."""
 
@@ -57,6 +74,8 @@ class ReleasesAnswer(BaseModel):
     """Release that the catalogue says is live."""
     shadow: str | None
     shadow_share: float
+    split: SplitAnswer | None
+    """The running A/B split."""
     loaded: str | None
     """Release that this process answers from; the live one, within a second of its promotion."""
     refused: RefusalAnswer | None
@@ -101,7 +120,7 @@ def releases(follower: Following) -> ReleasesAnswer:
     pointers = Pointers(live=None, shadow=None, shadow_share=0.0, revision=0)
     found: list[ReleaseAnswer] = []
     if catalogue is not None:
-        with _Translated():
+        with Translated():
             pointers, records = catalogue.pointers(), catalogue.releases()
         found = [
             ReleaseAnswer(
@@ -119,6 +138,7 @@ def releases(follower: Following) -> ReleasesAnswer:
         live=pointers.live,
         shadow=pointers.shadow,
         shadow_share=pointers.shadow_share,
+        split=SplitAnswer.model_validate(record_fields(pointers.split)) if pointers.split else None,
         loaded=recommender.release.manifest.release if recommender is not None else None,
         refused=RefusalAnswer(release=refusal.release, reason=refusal.reason) if refusal is not None else None,
         releases=found,
@@ -137,7 +157,7 @@ def promote(
 
     This process loads it first: what cannot be loaded is not promoted.
     """
-    with _Translated():
+    with Translated():
         catalogue.check_may_go_live(id)
         with follower.prepared(id):
             expected = {"expected_live": body.expected_live} if body.expected_live is not None else {}
@@ -148,7 +168,7 @@ def promote(
 @router.post("/v1/releases/rollback", responses=WRITE_ERRORS)
 def rollback(operator: Operator, catalogue: Catalogued, follower: Following, body: RollbackRequest) -> PointersAnswer:
     """Make the release that was live before live again, for every server of the run."""
-    with _Translated():
+    with Translated():
         live, target = catalogue.pointers().live, catalogue.rollback_target(body.to)
         why = body.why or f"rolled back from {live} over HTTP"
         with follower.prepared(target):
@@ -161,7 +181,7 @@ def _changed(follower: Follower, pointers: Pointers) -> PointersAnswer:
     return PointersAnswer(live=pointers.live, revision=pointers.revision)
 
 
-class _Translated:
+class Translated:
     """What the catalogue refuses, as the one error format says it."""
 
     def __enter__(self) -> None:

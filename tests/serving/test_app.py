@@ -32,6 +32,7 @@ def test_ready_server_names_its_release(client: TestClient) -> None:
         "num_pins": 6,
         "as_of": "2026-01-10T00:00:00Z",
         "shadow": None,
+        "split": None,
         "warnings": [],
     }
 
@@ -105,11 +106,12 @@ def test_settings_name_a_bad_variable(tiny_run: Path, monkeypatch: pytest.Monkey
 def test_openapi_shows_an_example_of_every_request(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     changes = {"/v1/releases/{id}/promote", "/v1/releases/rollback", "/v1/push"}
+    changes |= {"/v1/releases/{id}/split", "/v1/releases/split/end"}
     reads = {"/v1/recommend", "/v1/rank", "/v1/features", "/v1/releases", "/healthz", "/readyz", "/metrics"}
     assert reads | changes == set(document["paths"])
     schemas = document["components"]["schemas"]
     bodies = [name for name in schemas if name.endswith("Request")]
-    assert len(bodies) == 6
+    assert len(bodies) == 8
     assert all(schemas[name]["examples"] for name in bodies)
     assert client.get("/docs").status_code == 200
 

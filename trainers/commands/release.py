@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trainers.commands import release_changes, release_create
+from trainers.commands import release_changes, release_create, release_split
 from trainers.commands.exits import EPILOG, exit_codes
 from trainers.commands.options import DebugOption, ExistingRunOption, JsonOption
 from trainers.commands.release_create import compared_figures, live_figures
@@ -40,6 +40,7 @@ def add_command(app: typer.Typer) -> None:
     group.command("diff")(diff)
     group.command("create")(release_create.create)
     release_changes.add_commands(group)
+    group.command("split")(release_split.split)
     app.add_typer(group, name="release")
 
 
@@ -123,10 +124,13 @@ def live_release(pointers: Pointers, run: Path) -> str:
 
 def pointer_fields(pointers: Pointers) -> dict[str, Any]:
     """Pointers as `--json` prints them."""
+    from feature_repo.versions import record_fields
+
     return {
         "live": pointers.live,
         "shadow": pointers.shadow,
         "shadow_share": pointers.shadow_share,
+        "split": record_fields(pointers.split) if pointers.split else None,
         "revision": pointers.revision,
     }
 
@@ -144,11 +148,18 @@ def _listing(run: Path, found: list[ReleaseRecord], pointers: Pointers) -> str:
         return f"{run} has no release yet; `headwater run --run {run}` makes the first"
     rows = [("release", "state", "data until", "created", "made by", "versions")]
     for each in found:
-        state = f"{each.state}, shadow {pointers.shadow_share:.0%}" if each.id == pointers.shadow else str(each.state)
+        state = _state(each, pointers)
         cutoff = f"{each.data_cutoff:%Y-%m-%d}" if each.data_cutoff else ""
         versions, created = " ".join(sorted(each.versions)), f"{each.created:%Y-%m-%d %H:%M}"
         rows.append((each.id, state, cutoff, created, each.made_by, versions))
     return aligned(rows, width=terminal_width())
+
+
+def _state(release: ReleaseRecord, pointers: Pointers) -> str:
+    shadow = f", shadow {pointers.shadow_share:.0%}" if release.id == pointers.shadow else ""
+    split = pointers.split
+    tried = f", split {split.name} {split.share:.0%}" if split is not None and release.id == split.release else ""
+    return f"{release.state}{shadow}{tried}"
 
 
 def _description(

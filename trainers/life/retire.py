@@ -42,10 +42,11 @@ def retirable(run: Path, catalogue: Catalogue, targets: Sequence[str]) -> list[s
 
 
 def superseded_before(catalogue: Catalogue, cutoff: datetime) -> list[str]:
-    """Superseded releases whose data ends before a moment, the shadow left out."""
-    shadow = catalogue.pointers().shadow
+    """Superseded releases whose data ends before a moment; the shadow and that of a split are left out."""
+    pointers = catalogue.pointers()
+    tried = {pointers.shadow, pointers.split.release if pointers.split else None}
     found = catalogue.releases([ReleaseState.SUPERSEDED])
-    return [each.id for each in found if each.data_cutoff and each.data_cutoff < cutoff and each.id != shadow]
+    return [each.id for each in found if each.data_cutoff and each.data_cutoff < cutoff and each.id not in tried]
 
 
 def retire(catalogue: Catalogue, subjects: Sequence[str], *, who: str, why: str) -> None:
@@ -60,9 +61,12 @@ def retire(catalogue: Catalogue, subjects: Sequence[str], *, who: str, why: str)
 
 def _check_release(catalogue: Catalogue, name: str) -> None:
     pointers, state = catalogue.pointers(), catalogue.release(name).state
-    if roles := [role for role in ("live", "shadow") if getattr(pointers, role) == name]:
+    split = pointers.split.release if pointers.split else None
+    named = {"live": pointers.live, "shadow": pointers.shadow, "split": split}
+    if roles := [role for role, release in named.items() if release == name]:
         raise InUseError(
-            f"release {name} must be neither live nor the shadow (it is {', '.join(roles)}); change that first"
+            f"release {name} must be neither live nor the shadow nor in a split (it is {', '.join(roles)}); "
+            "change that first"
         )
     _check_state(release_subject(name), state)
 

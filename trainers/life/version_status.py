@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from feature_repo.versions import Catalogue, VersionRecord, VersionSummary
+from feature_repo.versions import Catalogue, VersionRecord, VersionSummary, record_fields
 from trainers.data.event_log import EventLog
 from trainers.life.consumers import record_consumers
 from trainers.life.operators import REPO
@@ -45,6 +45,7 @@ def version_status(run: Path, catalogue: Catalogue, as_of: datetime | None = Non
         "versions": [_fields(each) for each in found],
         "live": pointers.live,
         "shadow": pointers.shadow,
+        "split": record_fields(pointers.split) if pointers.split else None,
         "warnings": [text for each in found for text in warnings_of(run, each, versions)],
     }
 

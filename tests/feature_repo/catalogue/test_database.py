@@ -158,3 +158,9 @@ def test_file_keeps_no_connection_open(tmp_path: Path) -> None:
 
 def test_representation_names_the_database_without_the_password(tmp_path: Path) -> None:
     assert repr(Catalogue(f"sqlite:///{tmp_path}/a.db")) == f"Catalogue('sqlite:///{tmp_path}/a.db')"
+
+
+def test_catalogue_of_before_there_were_splits_gets_their_table(catalogue: Catalogue, url: URL) -> None:
+    with catalogue._database.writing() as connection:
+        tables.split.drop(connection)
+    assert Catalogue(url).pointers().split is None

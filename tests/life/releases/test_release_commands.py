@@ -15,7 +15,7 @@ from feast import FeatureService
 from typer.testing import CliRunner
 
 from feature_repo.layout import open_store
-from feature_repo.versions import Catalogue, ReleaseRecord
+from feature_repo.versions import Catalogue, ReleaseRecord, Split
 from tests.life.releases.files import write_parts
 from tests.serving.tiny_run import SPACES
 from trainers.cli import app
@@ -116,10 +116,25 @@ def test_shadow_names_a_release_and_ends_without_one(run: Path, catalogue: Catal
     assert release("shadow", run, "tiny-2", "--share", "0.05").stdout == "tiny-2 scores 5% of the requests\n"
     assert (catalogue.pointers().shadow, catalogue.pointers().shadow_share) == ("tiny-2", 0.05)
     assert "candidate, shadow 5%" in release("list", run).stdout
-    assert "release tiny-2 must be neither live nor the shadow (it is shadow)" in refusal("retire", run, "tiny-2")
+    assert "neither live nor the shadow nor in a split (it is shadow)" in refusal("retire", run, "tiny-2")
     release("shadow", run)
     assert catalogue.pointers().shadow is None
     assert "--share must be above 0 and at most 1 (got 2.0)" in refusal("shadow", run, "tiny-2", "--share", "2")
+
+
+def test_split_names_a_release_and_ends_without_one(run: Path, catalogue: Catalogue) -> None:
+    told = release("split", run, "tiny-2", "--share", "0.1", "--holdout", "0.2", "--name", "trial")
+    assert told.stdout == "tiny-2 answers 10.0% of the users in split trial; 20.0% of them are held out\n"
+    running = Split(name="trial", release="tiny-2", share=0.1, holdout=0.2, salt="trial")
+    assert catalogue.pointers().split == running
+    assert "candidate, split trial 10%" in release("list", run).stdout
+    assert "neither live nor the shadow nor in a split (it is split)" in refusal("retire", run, "tiny-2")
+    assert json.loads(release("list", run, "--json").stdout)["split"]["name"] == "trial"
+    assert "would answer" in release("split", run, "--dry-run").stdout
+    assert catalogue.pointers().split == running
+    release("split", run)
+    assert catalogue.pointers().split is None
+    assert "share must be above 0" in refusal("split", run, "tiny-2", "--share", "2")
 
 
 def test_retire_names_every_consumer(run: Path, catalogue: Catalogue) -> None:
@@ -128,7 +143,7 @@ def test_retire_names_every_consumer(run: Path, catalogue: Catalogue) -> None:
     store.apply([FeatureService(name="ads_ranker", features=views)])
     told = refusal("retire", run, "ctr_v1")
     assert "(got 2: release tiny-1 (live); service ads_ranker (reads ctr_v1))" in told
-    assert "must be neither live nor the shadow (it is live)" in refusal("retire", run, "tiny-1")
+    assert "neither live nor the shadow nor in a split (it is live)" in refusal("retire", run, "tiny-1")
     assert catalogue.version("ctr_v1").state == "live"
 
 

@@ -1,0 +1,1 @@
+"""What is known of a request beyond its answer: its id, where its time went, and what was served."""
