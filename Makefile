@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := serve,train,milvus,dev
+EXTRAS := serve,train,milvus,tracking,dev
 PORT := 8080
 RUN := runs/demo
 ARGS :=
@@ -65,7 +65,7 @@ bench-%: setup
 lock: ## Write constraints.txt anew from the newest versions that pyproject.toml allows.
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder/venv"; \
-	"$$folder/venv/bin/python" -m pip install --quiet -e ".[$(EXTRAS),docs,maps,tracking]"; \
+	"$$folder/venv/bin/python" -m pip install --quiet -e ".[$(EXTRAS),docs,maps]"; \
 	{ \
 		echo "# Every version that the tests ran with. Made by \`make lock\`; don't edit by hand."; \
 		echo "# torch is meant as the CPU build of that version; CONTRIBUTING.md says how pip finds it."; \

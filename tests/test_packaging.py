@@ -18,10 +18,10 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "feature_repo": ("milvus",),
     "trainers": ("train", "serve", "tracking", "maps"),
     "serving": ("serve",),
-    "tests": ("train", "serve", "milvus", "dev"),
+    "tests": ("train", "serve", "milvus", "tracking", "dev"),
 }
 """Extras that a package may count on beside the base install; trainers start the server."""
-DISTRIBUTIONS = {"mlflow": "mlflow-skinny", "umap": "umap-learn"}
+DISTRIBUTIONS = {"umap": "umap-learn"}
 """Of packages that the tests do without, where the import is called otherwise."""
 BASE_FILES = ("trainers/cli.py", "trainers/commands/status.py", "trainers/run_config.py", "trainers/steps.py")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mlflow
 import pytest
 
 from trainers.report import tracking
@@ -48,7 +49,6 @@ def test_days_are_counted_from_1970(report: Report) -> None:
 
 
 def test_tensorboard_files_are_written_anew(report: Report, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboardX", reason="the extra `tracking` is not installed")
     for _ in range(2):
         tracking.record(report, tmp_path, LINEAGE, ("tensorboard",))
     (events,) = (tmp_path / "tensorboard").iterdir()
@@ -57,7 +57,6 @@ def test_tensorboard_files_are_written_anew(report: Report, tmp_path: Path) -> N
 
 
 def test_mlflow_keeps_one_run_with_its_lineage(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = pytest.importorskip("mlflow", reason="the extra `tracking` is not installed")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run_dir = tmp_path / "demo"
     report.save(run_dir)
