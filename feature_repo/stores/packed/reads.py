@@ -14,6 +14,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 
 from feature_repo.stores.online.awaited import AwaitedInThreads
 from feature_repo.stores.online.read_clock import ReadClock
+from feature_repo.stores.packed.asked_keys import WRONG_TYPE, refuse_wrong_keys
 from feature_repo.stores.packed.cells import IS_MISSING, IS_PRESENT, CellRequest, Cells, Codes, status_codes
 from feature_repo.stores.packed.checks import view_join_keys
 from feature_repo.stores.packed.entity_keys import entity_key, entity_keys
@@ -39,14 +40,27 @@ class PackedReads(AwaitedInThreads):
         raise TypeError(f"{type(self).__name__} must define read_cells for {len(requests)} views of {config.project}")
 
     def get_online_features(self, config: RepoConfig, *args: Any, **kwargs: Any) -> Any:
-        """Feast's `get_online_features`; a row outside max age comes without values and with that status."""
+        """Feast's `get_online_features`; a row outside max age comes without values and with that status.
+
+        Raises:
+            ValueError: A key is not of the declared type.
+            OnlineStoreUnavailableError: The store did not answer.
+        """
         self._learn_registry(*args, **kwargs)
-        return super().get_online_features(config, *args, **kwargs)  # type: ignore[misc]
+        try:
+            return super().get_online_features(config, *args, **kwargs)  # type: ignore[misc]
+        except WRONG_TYPE as error:
+            refuse_wrong_keys(error, *args, **kwargs)
+            raise
 
     async def get_online_features_async(self, config: RepoConfig, *args: Any, **kwargs: Any) -> Any:
         """The same, awaited."""
         self._learn_registry(*args, **kwargs)
-        return await super().get_online_features_async(config, *args, **kwargs)  # type: ignore[misc]
+        try:
+            return await super().get_online_features_async(config, *args, **kwargs)  # type: ignore[misc]
+        except WRONG_TYPE as error:
+            refuse_wrong_keys(error, *args, **kwargs)
+            raise
 
     def _learn_registry(
         self, features: Any, entity_rows: Any, registry: Any, project: str, *args: Any, **kwargs: Any

@@ -17,6 +17,7 @@ from redis.exceptions import (
     RedisClusterException,
     RedisError,
 )
+from redis.sentinel import MasterNotFoundError
 
 from feature_repo.stores.online.errors import OnlineStoreUnavailableError
 from feature_repo.stores.packed.entity_keys import key_text
@@ -28,12 +29,15 @@ _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (OutOfMemoryError, "raise its maxmemory or delete what is not used, then write again"),
     (NoPermissionError, _PERMISSIONS),
     (AuthenticationError, "correct username and password in connection_string"),
+    (MasterNotFoundError, "sentinel_master must be a master that the Sentinels know, and one that is up"),
     (BusyLoadingError, "wait until it has loaded its data, then try again"),
     (ClusterError, _NODES),
     (RedisClusterException, _NODES),
 )
 _BY_TEXT = (
     ("ACL failure in script", _PERMISSIONS),
+    # Redis 7.0 has no such prefix.
+    ("The user executing the script can't run this command", _PERMISSIONS),
     ("MISCONF", "free space on its disk, where it cannot save, then write again"),
 )
 _OTHERWISE = "try again when it is well"

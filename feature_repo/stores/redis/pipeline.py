@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, TypeGuard
 
 from redis import Redis
@@ -33,10 +34,13 @@ MAX_IN_FLIGHT = 2000
 """Commands of one pipeline; the replies to them are in memory together."""
 _REDIRECTIONS = (MovedError, AskError, TryAgainError, ClusterDownError)
 _LOST = (RedisConnectionError, RedisTimeoutError)
-_ATTEMPTS = 6
+_LEAST_ATTEMPTS = 3
+"""Made in any case: a redirection, or a script that was forgotten, is no matter of time."""
 _FIRST_PAUSE_S = 0.05
-_PATIENCE_S = 10.0
-"""After so long no other attempt is begun; redis-py waits by itself while it connects."""
+_LONGEST_PAUSE_S = 1.0
+_READ_PATIENCE_S = 5.0
+_WRITE_PATIENCE_S = 30.0
+"""After so long no other attempt is begun. A cluster takes 15 seconds, if not told otherwise, to miss a node."""
 
 Client = Redis | RedisCluster
 
@@ -55,7 +59,12 @@ _ASKING = command(b"ASKING")
 
 
 def exchange(
-    client: Client, keys: Sequence[bytes], commands: Sequence[bytes], first: Sequence[bytes] = ()
+    client: Client,
+    keys: Sequence[bytes],
+    commands: Sequence[bytes],
+    first: Sequence[bytes] = (),
+    *,
+    writes: bool = False,
 ) -> list[Any]:
     """Replies to one command per key, in the order of the keys; an error reply is its exception.
 
@@ -67,14 +76,16 @@ def exchange(
         client: Of one server, of a Sentinel's master, or of a cluster, where each command goes to its key's node.
         commands: A whole command for each key.
         first: Whole commands that each pipeline starts with; an error reply to one is raised.
+        writes: Whether the next server is waited for as long as one may take to be chosen, or as long as a reader can.
 
     Raises:
         redis.exceptions.RedisError: A server cannot be reached, or failed before it replied to everything.
     """
+    patience_s = _WRITE_PATIENCE_S if writes else _READ_PATIENCE_S
     if is_one_server(client):
-        return _OneServerExchange(client, keys, commands, first).replies()
+        return _OneServerExchange(client, keys, commands, first).replies(patience_s)
     kind = _ClusterExchange if isinstance(client, RedisCluster) else _SentinelExchange
-    return kind(client, keys, commands, first).replies()
+    return kind(client, keys, commands, first).replies(patience_s)
 
 
 def is_one_server(client: Client) -> TypeGuard[Redis]:
@@ -93,17 +104,17 @@ class _OneServerExchange:
         self._client, self._keys, self._commands, self._first = client, keys, commands, first
         self._replies: list[Any] = [None] * len(keys)
 
-    def replies(self) -> list[Any]:
+    def replies(self, patience_s: float) -> list[Any]:
         left: Sequence[int] = range(len(self._keys))
         began = time.monotonic()
-        for attempt in range(_ATTEMPTS):
-            if attempt:
+        for attempt in count(1):
+            if attempt > 1:
                 self.prepare_again(attempt)
             for node, places in self.nodes(left):
                 self.send(node, places)
             self.follow(left)
             left = [place for place in left if isinstance(self._replies[place], self.sent_again)]
-            if not left or time.monotonic() - began > _PATIENCE_S:
+            if not left or (attempt >= _LEAST_ATTEMPTS and time.monotonic() - began > patience_s):
                 break
         lost = next((reply for reply in self._replies if isinstance(reply, _LOST)), None)
         if lost is not None:
@@ -194,5 +205,5 @@ def _round_trip(node: Redis, commands: Sequence[bytes], first: Sequence[bytes]) 
 
 def _pause(attempt: int) -> None:
     """Nothing before the second attempt, then longer each time: what is being promoted takes a moment."""
-    if attempt > 1:
-        time.sleep(_FIRST_PAUSE_S * 2**attempt)
+    if attempt > 2:
+        time.sleep(min(_FIRST_PAUSE_S * 2 ** min(attempt, 10), _LONGEST_PAUSE_S))

@@ -66,15 +66,16 @@ class RowWriter:
         """
         keys = ready.chunk.keys
         if not ready.creates:
-            return exchange(self._client, keys, ready.commands, [_LOAD_SCRIPT])
-        replies = exchange(self._client, keys, ready.commands)
+            return exchange(self._client, keys, ready.commands, [_LOAD_SCRIPT], writes=True)
+        replies = exchange(self._client, keys, ready.commands, writes=True)
         left = [place for place, reply in enumerate(replies) if reply != _WRITTEN]
         if 2 * len(left) > len(replies):
             self._creates = False
         rest = ready.chunk.take(np.array(left, np.int64))
-        compared = exchange(self._client, rest.keys, self._compare(rest), [_LOAD_SCRIPT]) if left else []
-        for place, reply in zip(left, compared, strict=True):
-            replies[place] = reply
+        if left:
+            compared = exchange(self._client, rest.keys, self._compare(rest), [_LOAD_SCRIPT], writes=True)
+            for place, reply in zip(left, compared, strict=True):
+                replies[place] = reply
         return replies
 
     def _create(self, chunk: RowChunk) -> list[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import multiprocessing
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -327,3 +328,12 @@ class OnlineStoreContract:
             online.reader.read("by_surface", [1])
         with pytest.raises(ValueError, match="must have a time zone"):
             online.reader.read_matrix(V1, [1], now=dt.datetime(2024, 3, 1))
+
+    @pytest.mark.parametrize("wrong", ["x", b"x", [1], 2**70])
+    def test_feasts_own_read_names_view_and_key_of_another_type(self, online: OnlineUnderTest, wrong: object) -> None:
+        with pytest.raises(
+            ValueError, match=rf"key pin_id of feature view {V1} must be INT64 \(got {re.escape(repr(wrong))}"
+        ):
+            online.store.get_online_features([f"{V1}:clicks"], {"pin_id": [1, wrong]})
+        with pytest.raises(ValueError, match=r"join keys .'surface'. of feature view by_pair must not be null"):
+            online.store.get_online_features(["by_pair:clicks"], [{"pin_id": 1, "surface": None}])

@@ -71,13 +71,22 @@ def wait_for_replica(port: int) -> None:
             time.sleep(0.05)
 
 
+def creates_rows(client: redis.Redis) -> bool:
+    """Whether the server has `HSETEX`, as Valkey 9 and Redis 8 do."""
+    try:
+        client.execute_command("HSETEX")
+    except redis.ResponseError as error:
+        return "unknown command" not in str(error)
+    return True
+
+
 @contextlib.contextmanager
-def running_cluster(folder: Path, num_nodes: int = 3) -> Iterator[list[int]]:
+def running_cluster(folder: Path, num_nodes: int = 3, node_timeout_ms: int = 15_000) -> Iterator[list[int]]:
     """A cluster of servers that share the 16,384 slots; gives their ports."""
     with contextlib.ExitStack() as stack:
         # By default a node talks to the others on its port plus 10,000, which may be no port.
         buses = [free_port() for _ in range(num_nodes)]
-        options = [("--cluster-enabled", "yes", "--cluster-port", str(bus)) for bus in buses]
+        options = [_cluster_options(bus, node_timeout_ms) for bus in buses]
         ports = [stack.enter_context(running(folder / str(node), *options[node])) for node in range(num_nodes)]
         nodes = [redis.Redis(HOST, port) for port in ports]
         bounds = [16_384 * node // num_nodes for node in range(num_nodes + 1)]
@@ -90,6 +99,27 @@ def running_cluster(folder: Path, num_nodes: int = 3) -> Iterator[list[int]]:
         yield ports
         for client in nodes:
             client.close()
+
+
+def _cluster_options(bus: int, node_timeout_ms: int) -> tuple[str, ...]:
+    timeout = ("--cluster-node-timeout", str(node_timeout_ms), "--repl-diskless-sync-delay", "0")
+    return ("--cluster-enabled", "yes", "--cluster-port", str(bus), *timeout)
+
+
+@contextlib.contextmanager
+def running_replica(folder: Path, source: int, node_timeout_ms: int) -> Iterator[int]:
+    """One more node of a cluster, which holds what the node at the port `source` does and takes over from it."""
+    bus = free_port()
+    with running(folder, *_cluster_options(bus, node_timeout_ms)) as port, redis.Redis(HOST, port) as node:
+        with redis.Redis(HOST, source) as master:
+            name = master.execute_command("CLUSTER", "MYID")
+            master.execute_command("CLUSTER", "MEET", HOST, port, bus)
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while name not in node.execute_command("CLUSTER", "NODES") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        node.execute_command("CLUSTER", "REPLICATE", name)
+        wait_for_replica(port)
+        yield port
 
 
 def _wait_until_whole(nodes: list[redis.Redis]) -> None:

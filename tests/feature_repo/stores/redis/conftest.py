@@ -9,4 +9,5 @@ import pytest
 def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """redis-py tries to connect again for ten seconds, and we to find another server; here without a pause."""
     monkeypatch.setattr("redis.retry.sleep", lambda _: None)
-    monkeypatch.setattr("feature_repo.stores.redis.pipeline._FIRST_PAUSE_S", 0.0)
+    for name in ("_FIRST_PAUSE_S", "_READ_PATIENCE_S", "_WRITE_PATIENCE_S"):
+        monkeypatch.setattr(f"feature_repo.stores.redis.pipeline.{name}", 0.0)

@@ -18,7 +18,7 @@ from feature_repo.stores.online.errors import OnlineStoreUnavailableError
 from feature_repo.stores.packed.entity_keys import JoinKey, entity_keys
 from tests.feature_repo.stores.online_contract import HOUR, V1, V2, OnlineUnderTest
 from tests.feature_repo.stores.online_repos import NOON, embedding_rows, feature_store, new_ids, write
-from tests.feature_repo.stores.servers import HOST, running_cluster
+from tests.feature_repo.stores.servers import HOST, running_cluster, running_replica
 
 PACKED = "feature_repo.stores.redis.packed_store.PackedRedisOnlineStore"
 PIN_KEY = [JoinKey(name="pin_id", kind=ValueType.INT64)]
@@ -139,6 +139,28 @@ def test_slots_that_have_moved_are_found_by_clients_that_knew_the_old_layout(clu
 
 def _set_slot(node: redis.Redis, slot: int, *state: str) -> None:
     node.execute_command("CLUSTER", "SETSLOT", slot, *state)
+
+
+def test_write_goes_on_when_a_node_dies_in_the_middle_and_its_replica_takes_over(tmp_path: Path) -> None:
+    """The cluster needs its node timeout, and an election, to replace a node."""
+    ids, timeout_ms = np.arange(10_000), 1200
+    with (
+        running_cluster(tmp_path / "nodes", node_timeout_ms=timeout_ms) as ports,
+        running_replica(tmp_path / "replica", ports[1], timeout_ms),
+    ):
+        online = OnlineUnderTest.applied(tmp_path, _settings(ports))
+        packed, view = online.store._get_provider().online_store, online.store.get_feature_view(V1)
+        killed: list[int] = []
+
+        def kill_once(_: int) -> None:
+            if not killed:
+                killed.append(ports[1])
+                redis.Redis(HOST, ports[1]).shutdown(nosave=True)
+
+        assert packed.write_table(online.store.config, view, embedding_rows(V1, ids), kill_once) == len(ids)
+        # What the old node took last it may not have passed on.
+        packed.write_table(online.store.config, view, embedding_rows(V1, ids))
+        assert (online.reader.read_matrix(V1, ids, now=NOON)[2] == "present").all()
 
 
 @pytest.mark.usefixtures("_without_waiting")

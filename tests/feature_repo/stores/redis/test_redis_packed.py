@@ -16,7 +16,7 @@ from feature_repo.stores.packed.entity_keys import JoinKey, entity_keys
 from tests.feature_repo.stores.interchange import assert_stock_reads_ours, assert_we_read_stock
 from tests.feature_repo.stores.online_contract import HOUR, MICROSECOND, V1, V2, OnlineStoreContract, OnlineUnderTest
 from tests.feature_repo.stores.online_repos import NOON, embedding_rows, feature_store, new_ids, write
-from tests.feature_repo.stores.servers import HOST, running
+from tests.feature_repo.stores.servers import HOST, creates_rows, running
 
 PACKED = "feature_repo.stores.redis.packed_store.PackedRedisOnlineStore"
 PIN_KEY = [JoinKey(name="pin_id", kind=ValueType.INT64)]
@@ -149,6 +149,13 @@ def _commands(admin: redis.Redis, name: str) -> int:
     return stats.get(f"cmdstat_{name}", {"calls": 0})["calls"]
 
 
+@pytest.fixture
+def _creating(admin: redis.Redis) -> None:
+    if not creates_rows(admin):
+        pytest.skip("this server has no HSETEX")
+
+
+@pytest.mark.usefixtures("_creating")
 def test_new_rows_are_created_without_the_script_and_others_compared(
     online: OnlineUnderTest, admin: redis.Redis
 ) -> None:
@@ -160,6 +167,7 @@ def test_new_rows_are_created_without_the_script_and_others_compared(
     assert online.clicks(V1, ids, NOON + HOUR) == [9] * 100 + [2] * 4900
 
 
+@pytest.mark.usefixtures("_creating")
 def test_rows_that_are_mostly_held_are_sent_once_after_the_first_chunks(
     online: OnlineUnderTest, admin: redis.Redis
 ) -> None:
@@ -195,6 +203,7 @@ def test_rows_are_written_by_a_user_who_may_only_run_the_script(online: OnlineUn
     assert set(online.clicks(V1, ids)) == {3}
 
 
+@pytest.mark.usefixtures("_creating")
 def test_rows_are_written_to_a_server_that_cannot_create_them(tmp_path: Path) -> None:
     with running(tmp_path / "server", "--rename-command", "HSETEX", "") as port:
         older = OnlineUnderTest.applied(tmp_path, {"type": PACKED, "connection_string": f"{HOST}:{port}"})

@@ -25,7 +25,7 @@ from tests.feature_repo.stores.engine.engine_repos import (
 )
 from tests.feature_repo.stores.online_contract import V1, OnlineUnderTest
 from tests.feature_repo.stores.online_repos import NOON, embedding_rows, feature_store, new_ids, write
-from tests.feature_repo.stores.servers import HOST, free_port, running, wait_for_replica
+from tests.feature_repo.stores.servers import HOST, creates_rows, free_port, running, wait_for_replica
 
 PACKED = "feature_repo.stores.redis.packed_store.PackedRedisOnlineStore"
 
@@ -74,7 +74,8 @@ def test_user_without_a_permission_writes_nothing_and_is_told(
     online: OnlineUnderTest, admin: redis.Redis, lacks: str
 ) -> None:
     ids = new_ids(3)
-    limited = _client(online, admin, "+@all", "-hsetex", lacks)
+    creating = ["-hsetex"] if creates_rows(admin) else []
+    limited = _client(online, admin, "+@all", *creating, lacks)
     admin.script_flush()
     with pytest.raises(OnlineStoreUnavailableError, match=f"{V1}.*let its user run HMGET and, to write, SCRIPT LOAD"):
         write(limited, V1, embedding_rows(V1, ids))
