@@ -13,6 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from serving.monitoring.request import REQUEST_ID_HEADER, current
+
 logger = logging.getLogger(__name__)
 
 UNAUTHORIZED = 401
@@ -136,4 +138,6 @@ async def _on_http_error(_request: Request, error: Exception) -> Response:
 async def _on_crash(request: Request, error: Exception) -> Response:
     logger.error("event=request_failed path=%s", request.url.path, exc_info=error)
     detail = ErrorDetail(code="internal_error", message="the request failed", remedy="see the server's log")
-    return error_response(detail, 500)
+    # This answer is made outside of the middleware that puts the id on all others.
+    record = current()
+    return error_response(detail, 500, None if record is None else {REQUEST_ID_HEADER: record.request_id})

@@ -156,7 +156,9 @@ class Follower:
         assert directory is not None
         try:
             self._fixed = load_recommender(self._settings, directory)
-            self._metrics.now_live(self._fixed.release.manifest.release)
+            manifest = self._fixed.release.manifest
+            self._metrics.now_live(manifest.release)
+            self._metrics.loaded(manifest.release, manifest.retrieval.num_pins, manifest.figures)
         except ReleaseError as error:
             self._refuse("live", str(directory), error)
 
@@ -290,6 +292,8 @@ class Follower:
             spaces={version.key: version.space_id for version in catalogue.versions()},
         )
         self._metrics.loads.labels("loaded").inc()
+        manifest = recommender.release.manifest
+        self._metrics.loaded(manifest.release, manifest.retrieval.num_pins, manifest.figures)
         return _Loaded(release=record.id, recorded=record.created, recommender=recommender)
 
     def _end_shadow(self) -> None:

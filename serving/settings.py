@@ -8,6 +8,9 @@ from typing import Literal
 from pydantic import AwareDatetime, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from feature_repo.request_log.layout import REQUEST_LOG
+from serving.logs import LogFormat
+
 AsOf = Literal["auto", "wall", "replay"] | AwareDatetime
 LEAST_TOKEN = 16
 """Characters of the shortest token that is taken."""
@@ -42,16 +45,39 @@ class Settings(BaseSettings):
     """Threads that one ONNX session may use within an operator."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level of the server's own log lines."""
+    log_format: LogFormat = "text"
+    """How a log line is written: as `key=value` text, or as a JSON object."""
+    metrics_dir: Path | None = None
+    """Folder in which the processes of one server share their metrics, so that each answers for all; `headwater serve
+    --workers` makes one."""
+    log_requests: bool = False
+    """Write a log line per request, with its id, route, status, time, release and arm."""
     max_body_bytes: int = Field(default=1024 * 1024, ge=1)
     """Longest request body that is read, in bytes."""
     as_of: AsOf = "auto"
     """Moment against which TTLs count: `wall` (now), `replay` (the newest features in the store) or a fixed moment;
     `auto` replays releases that were already older than every embedding's TTL when they were made."""
 
+    request_log: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the ranking answers that is logged with what the models read, off unless set: it holds user ids."""
+    request_log_dir: Path | None = None
+    """Folder of the request log; `request_log/` of the run when unset."""
+    request_log_queue: int = Field(default=128, ge=1, le=100_000)
+    """Answers that may wait to be logged; more are dropped and counted."""
+    request_log_rows: int = Field(default=20_000, ge=1, le=10_000_000)
+    """Answered Pins after which a file of the request log is written."""
+    request_log_seconds: float = Field(default=60.0, gt=0.0, le=86_400.0)
+    """Seconds after which a file of the request log is written, however few Pins it has."""
+
     @property
     def repo_path(self) -> Path:
         """Folder that holds `feature_store.yaml`."""
         return self.repo_dir or self.run / "feature_repo"
+
+    @property
+    def request_log_path(self) -> Path:
+        """Folder of the request log."""
+        return self.request_log_dir or self.run / REQUEST_LOG
 
     def write_token(self) -> str | None:
         """Token of the write routes; none when they are closed.

@@ -46,6 +46,10 @@ class RequestRecord:
     degraded: str = ""
     """Why the answer is less than it could be; empty for a whole one."""
     start_ns: int = field(default_factory=time.perf_counter_ns)
+    end_ns: int = 0
+    """As `time.perf_counter_ns` counts, 0 before the end."""
+    started_ns: int = field(default_factory=time.time_ns)
+    """Unix time of `start_ns`."""
     stages: list[StageTime] = field(default_factory=list)
 
 

@@ -1,21 +1,46 @@
-"""Told of every ranking answer once it is made."""
+"""Told of every ranking answer once it is made: counts what was read and served, and hands it to the request log."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from serving.monitoring.request import current
+import numpy as np
+import pyarrow as pa
+
+from feature_repo.contract import MISSING
+from serving.metrics import Metrics
+from serving.monitoring.request import current, request_id
 from serving.monitoring.served import Served
+from serving.request_log.log import RequestLog
 
 if TYPE_CHECKING:
     from feature_repo.stores.online.status import OnlineRead
     from serving.experiments import Assignment
     from serving.recommender import RankedPins, Recommender
 
+logger = logging.getLogger(__name__)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 class Watch:
-    """Counts what was served, and hands it to the request log."""
+    """Counts what was served, and hands it to the request log where there is one."""
+
+    def __init__(self, metrics: Metrics, log: RequestLog | None = None) -> None:
+        self._metrics, self._log = metrics, log
+
+    def start(self) -> None:
+        """Begin to log."""
+        if self._log is not None:
+            self._log.start()
+
+    def stop(self) -> None:
+        """Write what is left of the request log."""
+        if self._log is not None:
+            self._log.stop()
 
     def ranked(
         self,
@@ -30,22 +55,22 @@ class Watch:
         k: int,
         source: str,
         degraded: str = "",
-        context: dict[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take note of one answer; called after it is made, and never longer than counting takes.
+        """Take note of one answer, after it is made; what goes wrong here is counted and no fault of the answer.
 
         Args:
             ranked: What was scored, best first.
             k: Pins of it that are answered.
             source: Where the candidates come from.
-            degraded: Why the answer is less than it could be; empty for a whole one.
+            degraded: A short name of why the answer is less than it could be; empty for a whole one.
             context: What else the request said about the situation.
         """
         record = current()
         if record is not None:
             record.degraded = degraded
-        Served(
-            request_id=record.request_id if record is not None else "",
+        served = Served(
+            request_id=record.request_id if record is not None else request_id(None),
             route=record.route if record is not None else "",
             at=datetime.now(UTC),
             as_of=as_of,
@@ -64,3 +89,36 @@ class Watch:
             evidence=ranked.evidence,
             num_candidates=len(ranked.pin_ids),
         )
+        try:
+            self._count(served)
+            if self._log is not None:
+                self._log.offer(served)
+        except Exception as error:
+            self._metrics.watch_failures.inc()
+            logger.error("event=watch_failed request_id=%s reason=%r", served.request_id, error)
+
+    def _count(self, served: Served) -> None:
+        metrics, release = self._metrics, served.release.manifest.release
+        if served.degraded:
+            metrics.degraded.labels(served.route, served.degraded).inc()
+        if served.assignment is not None:
+            metrics.split.labels(served.assignment.split, served.assignment.arm).inc()
+        pins = served.evidence.pins if served.evidence is not None else None
+        self._count_rows((read for read in (served.user, pins) if read is not None), served.as_of)
+        metrics.score.labels("pctr", release).observe_many(np.asarray(served.pctr))
+        if served.pcvr is not None:
+            metrics.score.labels("pcvr", release).observe_many(np.asarray(served.pcvr))
+
+    def _count_rows(self, reads: Iterable[OnlineRead], as_of: datetime) -> None:
+        now_us = (as_of - _EPOCH).total_seconds() * 1e6
+        for read in reads:
+            for view, codes in read.statuses.items():
+                names = codes.dictionary.to_pylist()
+                counts = np.bincount(np.asarray(codes.indices), minlength=len(names)).tolist()
+                for status, count in zip(names, counts, strict=True):
+                    if count:
+                        self._metrics.feature_rows.labels(view, status).inc(count)
+                if counts[names.index(MISSING)] < len(codes):
+                    micros = read.event_timestamps[view].drop_null().view(pa.int64())
+                    ages = (now_us - np.asarray(micros)) / 1e6
+                    self._metrics.feature_age.labels(view).observe_many(ages)

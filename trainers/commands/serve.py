@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +15,7 @@ from trainers.commands.exits import exit_codes
 from trainers.commands.options import DebugOption, ExistingRunOption
 
 RUN_VARIABLE = "HEADWATER_RUN"
+METRICS_VARIABLE = "HEADWATER_METRICS_DIR"
 HIGHEST_PORT = 65535
 APP_FACTORY = "serving.app:create_app"
 START_PATIENCE_S = 120
@@ -54,12 +58,27 @@ def _serve(run: Path, *, port: int, host: str, workers: int, debug: bool) -> Non
     import uvicorn
 
     os.environ[RUN_VARIABLE] = str(run.resolve())
-    uvicorn.run(
-        APP_FACTORY,
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        timeout_worker_healthcheck=START_PATIENCE_S,
-        log_level="debug" if debug else "info",
-    )
+    with _shared_metrics(workers):
+        uvicorn.run(
+            APP_FACTORY,
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            timeout_worker_healthcheck=START_PATIENCE_S,
+            log_level="debug" if debug else "info",
+        )
+
+
+@contextmanager
+def _shared_metrics(workers: int) -> Iterator[None]:
+    """A folder in which several processes share their metrics, unless the caller has named one."""
+    if workers == 1 or os.environ.get(METRICS_VARIABLE):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="headwater-metrics-") as folder:
+        os.environ[METRICS_VARIABLE] = folder
+        try:
+            yield
+        finally:
+            del os.environ[METRICS_VARIABLE]

@@ -130,7 +130,7 @@ def test_split_names_a_release_and_ends_without_one(run: Path, catalogue: Catalo
     assert "candidate, split trial 10%" in release("list", run).stdout
     assert "neither live nor the shadow nor in a split (it is split)" in refusal("retire", run, "tiny-2")
     assert json.loads(release("list", run, "--json").stdout)["split"]["name"] == "trial"
-    assert "would answer" in release("split", run, "--dry-run").stdout
+    assert "would be answered" in release("split", run, "--dry-run").stdout
     assert catalogue.pointers().split == running
     release("split", run)
     assert catalogue.pointers().split is None

@@ -1,0 +1,1 @@
+"""The request log: what servers answered, as parquet; the contract between who writes it and who reads it."""
