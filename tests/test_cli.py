@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -107,6 +108,25 @@ def test_help_lists_commands_and_exit_codes() -> None:
     text = invoke("--help").stdout
     assert all(command in text for command in COMMANDS)
     assert "Exit codes" in text
+
+
+def test_help_says_whole_sentences() -> None:
+    text = " ".join(invoke("release", "--help").stdout.split())
+    assert "every server of the run follows within a second." in text
+    assert "..." not in text.partition("Commands:")[2]
+
+
+def test_version_is_that_of_the_package() -> None:
+    assert invoke("--version").stdout == f"headwater {version('headwater')}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [("headwater ref", ["refresh"]), ("headwater release ro", ["rollback"])]
+)
+def test_shell_completes_commands(words: str, expected: list[str]) -> None:
+    asked = {"_HEADWATER_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    answer = runner.invoke(app, [], env=asked, prog_name="headwater")
+    assert answer.output.split() == expected
 
 
 def test_run_does_every_step_and_nothing_the_second_time() -> None:

@@ -11,6 +11,7 @@ import typer
 
 from trainers.commands import release_changes, release_create, release_split
 from trainers.commands.exits import EPILOG, exit_codes
+from trainers.commands.listing import ListedCommands
 from trainers.commands.options import DebugOption, ExistingRunOption, JsonOption
 from trainers.commands.release_create import compared_figures, live_figures
 from trainers.commands.tables import aligned, terminal_width
@@ -29,6 +30,7 @@ AllOption = Annotated[bool, typer.Option("--all", help="Retired and pruned ones 
 def add_command(app: typer.Typer) -> None:
     """Add `release` and its commands."""
     group = typer.Typer(
+        cls=ListedCommands,
         help="Make, compare, promote, roll back and retire releases.",
         epilog=EPILOG,
         no_args_is_help=True,

@@ -10,6 +10,7 @@ import typer
 
 from trainers.commands.exits import EPILOG, exit_codes
 from trainers.commands.invocation import program
+from trainers.commands.listing import ListedCommands
 from trainers.commands.options import DebugOption, ExistingRunOption, JsonOption, QuietOption, SeedOption
 
 ModelOption = Annotated[str, typer.Option("--model", metavar="NAME", help="Upstream model: ctr or cvr.")]
@@ -26,7 +27,9 @@ ToOption = Annotated[str, typer.Option("--to", metavar="DATE", help="UTC date of
 
 def add_command(app: typer.Typer) -> None:
     """Add `version` with its commands, and `backfill`."""
-    group = typer.Typer(help="Make embedding versions and feed them.", epilog=EPILOG, no_args_is_help=True)
+    group = typer.Typer(
+        cls=ListedCommands, help="Make embedding versions and feed them.", epilog=EPILOG, no_args_is_help=True
+    )
     group.command("create")(create)
     group.command("feed")(feed)
     app.add_typer(group, name="version")
