@@ -182,7 +182,7 @@ class _Run:
             )
             return
         finite = finite_fields(self._view) if self._writer.is_packed else []
-        names = [*self._keys, *vector_widths(self._view), *finite]
+        names = list(dict.fromkeys([*self._keys, *vector_widths(self._view), *finite, *self._rows.doubtful]))
         for table in self._rows.tables(names, 0, chunk_rows):
             check_rows(self._view, self._keys, table)
             check_finite(self._view, self._keys, table, finite)

@@ -34,6 +34,11 @@ class NewestRows(Protocol):
         """Changes when another row is chosen, or a source changes."""
         ...
 
+    @property
+    def doubtful(self) -> list[str]:
+        """Columns that may hold values which do not fit their types; reading them tells."""
+        ...
+
     def tables(self, names: Sequence[str], start: int, chunk_rows: int) -> Iterator[pa.Table]:
         """Columns `names` of the rows from `start` on, `chunk_rows` of them a table, the last one shorter."""
         ...

@@ -13,8 +13,9 @@ from feast import FeatureView
 
 from feature_repo.contract import EVENT_TIMESTAMP
 from feature_repo.stores.engine.rows import Layout, digest, with_entityless_key
-from feature_repo.stores.offline.asof_join import Engine, EngineMemoryError, latest
-from feature_repo.stores.offline.footers import read_footer
+from feature_repo.stores.offline.arrow_types import always_casts
+from feature_repo.stores.offline.asof_join import Engine, EngineMemoryError, latest, unix_microseconds
+from feature_repo.stores.offline.footers import in_window, read_footer
 from feature_repo.stores.offline.pages import rechunk, select_rows
 from feature_repo.stores.offline.snapshots import (
     REFERENCE_SHIFT,
@@ -52,6 +53,7 @@ class SnapshotRows:
             root=partition_root(source_path(source, repo)),
         )
         self._stamp = _stamp(self._snapshots)
+        self._check_times(start, end)
         self._references = _choose(self._snapshots, layout, engine, start, end)
         self._check_files()
         newest = read_footer(self._snapshots.files[-1], label).schema
@@ -70,6 +72,16 @@ class SnapshotRows:
         taken up later is still the same one when it chooses the same rows.
         """
         return digest(self._layout.describe(), self._stamp, self._references.tobytes())
+
+    @property
+    def doubtful(self) -> list[str]:
+        """Columns that a file with a chosen row has in a type of which not every value fits."""
+        found = []
+        for index in self._chosen_files():
+            schema = read_footer(self._snapshots.files[index], self._snapshots.label).schema
+            stored = {column: schema.field(column).type for column in self._columns if column in schema.names}
+            found += [column for column, kind in stored.items() if not always_casts(kind, self._columns[column].type)]
+        return [self._columns[column].name for column in dict.fromkeys(found)]
 
     def check_unchanged(self) -> None:
         """See that no file changed since the rows were chosen.
@@ -92,9 +104,26 @@ class SnapshotRows:
         for table in rechunk(pages, chunk_rows):
             yield with_entityless_key(table, self._layout, names)
 
+    def _chosen_files(self) -> list[int]:
+        """Indices of the files with a chosen row."""
+        chosen: list[int] = np.unique(self._references >> REFERENCE_SHIFT).tolist()
+        return chosen
+
+    def _check_times(self, start: datetime, end: datetime) -> None:
+        """See that no row lacks its time, by the footers: it would be left out without a word."""
+        bounds = unix_microseconds(start), unix_microseconds(end)
+        for index in in_window(self._snapshots, *bounds):
+            path = self._snapshots.files[index]
+            num_nulls = read_footer(path, self._snapshots.label).num_nulls(self._layout.timestamp_column)
+            if num_nulls:
+                raise SnapshotError(
+                    f"{self._snapshots.label}: {path} must have {self._layout.timestamp_column} in every row "
+                    f"(got {num_nulls} nulls); rebuild that snapshot"
+                )
+
     def _check_files(self) -> None:
         """See that the files with a chosen row have every column, whatever part of them is read first."""
-        for index in np.unique(self._references >> REFERENCE_SHIFT).tolist():
+        for index in self._chosen_files():
             path = self._snapshots.files[index]
             held = {*read_footer(path, self._snapshots.label).schema.names, *self._snapshots.partition(index)}
             absent = sorted(set(self._layout.columns) - held)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from feast.types import (
     Array,
@@ -44,6 +45,26 @@ def plain_type(stored: pa.DataType) -> pa.DataType:
     if pa.types.is_list(stored) or pa.types.is_fixed_size_list(stored) or pa.types.is_large_list(stored):
         return pa.list_(plain_type(stored.value_type))
     return stored
+
+
+def always_casts(stored: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether `cast_values` takes every value of a type, by the types alone."""
+    stored = plain_type(stored)
+    if stored == wanted or (pa.types.is_timestamp(stored) and pa.types.is_timestamp(wanted)):
+        return True
+    if pa.types.is_list(stored) and pa.types.is_list(wanted):
+        return always_casts(stored.value_type, wanted.value_type)
+    if _is_number(stored) and _is_number(wanted):
+        return bool(np.can_cast(stored.to_pandas_dtype(), wanted.to_pandas_dtype()))
+    return _is_text(stored) and _is_text(wanted)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def conform(table: pa.Table, columns: Mapping[str, pa.Field], where: str) -> pa.Table:

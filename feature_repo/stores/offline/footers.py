@@ -28,6 +28,13 @@ class Footer:
         """Rows of a row group."""
         return int(self.metadata.row_group(group).num_rows)
 
+    def num_nulls(self, column: str) -> int:
+        """Rows without a value in a column, as far as the file counts them."""
+        groups = range(self.metadata.num_row_groups)
+        chunks = (_chunk(self, group, column) for group in groups)
+        counted = [chunk.statistics for chunk in chunks if chunk is not None and chunk.is_stats_set]
+        return sum(int(statistics.null_count) for statistics in counted if statistics.has_null_count)
+
     def row_bytes(self, columns: Iterable[str]) -> float:
         """Mean width of a row in memory, in bytes."""
         wanted, total = set(columns), 0

@@ -159,13 +159,50 @@ def test_file_without_a_column_is_named(tmp_path: Path, absent: str) -> None:
     assert read(store, "vectors", pins(3))["count"] == [None] * 3
 
 
-def test_values_of_another_type_are_named(tmp_path: Path) -> None:
+_VECTOR_TYPES = {"pin_id": pa.int64(), "embedding": pa.list_(pa.float32()), "count": pa.int64(), "label": pa.string()}
+
+
+@pytest.mark.parametrize(
+    ("column", "stored", "value"),
+    [
+        ("count", pa.string(), "many"),
+        ("count", pa.float64(), 0.5),
+        ("pin_id", pa.string(), "p"),
+        ("label", pa.binary(), b"\xff"),
+    ],
+)
+def test_values_of_another_type_are_named_before_the_first_chunk(
+    tmp_path: Path, column: str, stored: pa.DataType, value: Any
+) -> None:
     view = vector_view(tmp_path)
-    types = {"pin_id": pa.int64(), "embedding": pa.list_(pa.float32()), "count": pa.string(), "label": pa.string()}
-    path = write(tmp_path, "vectors", types, [{**row, "count": "many"} for row in vectors(2)])
+    write_vectors(tmp_path, vectors(9), "a")
+    odd = [{**row, column: value} for row in vectors(1, hours(1), first=9)]
+    path = write(tmp_path, "vectors", {**_VECTOR_TYPES, column: stored}, odd, "b")
     store = open_repo(tmp_path, [view])
-    with pytest.raises(ValueError, match=rf"feature view vectors in {path}: count must be int64 \(got string"):
+    with pytest.raises(ValueError, match=rf"feature view vectors in {path}: {column} must be .* \(got {stored}"):
         store.materialize(START, END)
+    assert read(store, "vectors", pins(9))["count"] == [None] * 9
+
+
+def test_values_that_fit_in_another_type_are_written(tmp_path: Path) -> None:
+    view = vector_view(tmp_path)
+    rows = [{**row, "count": str(row["count"])} for row in vectors(5)]
+    write(tmp_path, "vectors", {**_VECTOR_TYPES, "count": pa.string(), "label": pa.large_string()}, rows)
+    store = open_repo(tmp_path, [view])
+    store.materialize(START, END)
+    assert read(store, "vectors", pins(5))["count"] == [0, 10, 20, 30, 40]
+
+
+def test_row_without_its_time_is_refused_unless_its_file_is_outside_the_interval(tmp_path: Path) -> None:
+    view = vector_view(tmp_path)
+    write_vectors(tmp_path, vectors(3, hours(8)), "b")
+    path = write_vectors(tmp_path, [*vectors(2), {**vectors(1)[0], "event_timestamp": None}], "a")
+    store = open_repo(tmp_path, [view])
+    with pytest.raises(ValueError, match=rf"feature view vectors: {path} must have event_timestamp .*got 1 nulls"):
+        store.materialize(START, END)
+    assert read(store, "vectors", pins(3))["count"] == [None] * 3
+    store.materialize(hours(7), END)
+    assert read(store, "vectors", pins(3))["count"] == [0, 10, 20]
 
 
 def test_view_without_a_file_says_how_to_make_one(tmp_path: Path) -> None:
