@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from trainers.commands import check, experiment, init, push, refresh, release, run, serve, status, version
+from trainers.commands import (
+    check,
+    experiment,
+    impressions,
+    init,
+    push,
+    refresh,
+    release,
+    run,
+    serve,
+    skew,
+    status,
+    version,
+)
 from trainers.commands.exits import EPILOG
 from trainers.commands.listing import ListedCommands
 
@@ -60,6 +73,8 @@ experiment.add_command(app)
 version.add_command(app)
 serve.add_command(app)
 status.add_command(app)
+skew.add_command(app)
+impressions.add_command(app)
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ class SharedMetrics:
 
     def text(self) -> bytes:
         """The values of all processes in Prometheus's text format."""
-        return bytes(generate_latest(_Collected(self.merged())))  # type: ignore[arg-type]
+        return bytes(generate_latest(_Collected(self.merged())))
 
     def merged(self) -> list[Metric]:
         """Every metric of this process, with the values of the others added."""

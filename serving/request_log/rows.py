@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 from feature_repo.contract import join_key
 from feature_repo.encoding import InputSpec
 from feature_repo.request_log.layout import (
+    ANSWER_ID,
     ANSWERED,
     AS_OF,
     EVENT_TIMESTAMP_PREFIX,
@@ -48,17 +50,19 @@ def logged(served: Served, sampling_rate: float) -> LoggedAnswer:
     Args:
         sampling_rate: Share of the answers that is logged.
     """
+    answer_id = uuid.uuid4().hex
     return LoggedAnswer(
         release=served.release.manifest.release,
         hour=f"{served.at:%Y-%m-%dT%H}",
-        response=_response(served, sampling_rate),
-        pins=_pins(served),
+        response=_response(served, sampling_rate, answer_id),
+        pins=_pins(served, answer_id),
     )
 
 
-def _response(served: Served, sampling_rate: float) -> pa.Table:
+def _response(served: Served, sampling_rate: float, answer_id: str) -> pa.Table:
     assignment, encoders = served.assignment, served.release.manifest.encoders
     columns: dict[str, Any] = {
+        ANSWER_ID: _texts([answer_id]),
         REQUEST_ID: _texts([served.request_id]),
         ANSWERED: pa.array([served.at], _MOMENT),
         AS_OF: pa.array([served.as_of], _MOMENT),
@@ -81,11 +85,10 @@ def _response(served: Served, sampling_rate: float) -> pa.Table:
     return pa.table(columns)
 
 
-def _pins(served: Served) -> pa.Table:
+def _pins(served: Served, answer_id: str) -> pa.Table:
     count = len(served.pin_ids)
     columns: dict[str, Any] = {
-        REQUEST_ID: _texts([served.request_id] * count),
-        AS_OF: pa.array([served.as_of] * count, _MOMENT),
+        ANSWER_ID: _texts([answer_id] * count),
         POSITION: pa.array(range(1, count + 1), pa.int32()),
         "pin_id": pa.array(served.pin_ids, pa.int64()),
         "score": pa.array(served.scores, pa.float64()),

@@ -111,11 +111,17 @@ def _embeddings(entity: str, vectors: dict[int, tuple[float, float]], hours_old:
 
 def write_features(repo_dir: Path) -> None:
     store = open_store(repo_dir)
+    for view, frame in feature_frames().items():
+        store.write_to_online_store(view, frame)
+
+
+def feature_frames() -> dict[str, pd.DataFrame]:
+    """Rows of every view."""
     pins = list(PRICES)
     attributes = _keyed("pin", pins, [500] * len(pins))
     titles = [f"Pin {pin}" for pin in pins]
     users, known = {1: (1.0, 0.0), 2: (0.0, 1.0)}, {pin: VECTORS[pin] for pin in pins}
-    frames = {
+    return {
         "user_activity": _activity("user", [1, 2, 3], [1, 100, 100], [10, 20, 30]),
         "user_attributes": _keyed("user", [1, 3], [500, 500]).assign(segment=["a", "b"]),
         "user_embedding_ctr_v1": _embeddings("user", users, [1, 100]),
@@ -125,8 +131,6 @@ def write_features(repo_dir: Path) -> None:
         "pin_embedding_ctr_v1": _embeddings("pin", known, [1] * len(pins)),
         "pin_embedding_ctr_v2": _embeddings("pin", _turned(known), [1] * len(pins)),
     }
-    for view, frame in frames.items():
-        store.write_to_online_store(view, frame)
 
 
 def _write_models(directory: Path, version: int) -> None:
