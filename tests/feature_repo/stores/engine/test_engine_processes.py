@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 import redis
 from feast import FeatureStore
 
-from feature_repo.stores.engine.journal import MaterializationInProgressError
+from feature_repo.stores.engine.journal import Journal, MaterializationInProgressError, Probe
 from feature_repo.stores.engine.writer import ChunkWriter, LostRowsError
 from feature_repo.stores.online.errors import OnlineStoreUnavailableError
 from tests.feature_repo.stores.engine.engine_repos import (
@@ -74,6 +75,20 @@ def materialize(folder: Path, online: dict[str, Any]) -> None:
     opened(folder, online).materialize(START, END)
 
 
+def materialize_until_killed(folder: Path, online: dict[str, Any]) -> None:
+    """Die when a third chunk is in the online store, and not yet in the journal."""
+    complete = Journal.complete
+
+    def killed(self: Journal, rows: int, probes: list[Probe]) -> None:
+        if rows > 2 * CHUNK_ROWS:
+            os.kill(os.getpid(), signal.SIGKILL)
+        complete(self, rows, probes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "complete", killed)
+        materialize(folder, online)
+
+
 def stored(folder: Path, online: dict[str, Any]) -> tuple[dict[str, list[Any]], list[Any]]:
     """What the online store answers, and the intervals on record."""
     store = opened(folder, online)
@@ -85,8 +100,13 @@ def stored(folder: Path, online: dict[str, Any]) -> tuple[dict[str, list[Any]], 
     return answer, intervals
 
 
-def started(processes: ForkServerContext, folder: Path, online: dict[str, Any]) -> ForkServerProcess:
-    process = processes.Process(target=materialize, args=(folder, online))
+def started(
+    processes: ForkServerContext,
+    folder: Path,
+    online: dict[str, Any],
+    target: Callable[[Path, dict[str, Any]], None] = materialize,
+) -> ForkServerProcess:
+    process = processes.Process(target=target, args=(folder, online))
     process.start()
     return process
 
@@ -137,6 +157,30 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(
     assert found["count"][-2:] == [10 * (NUM_ROWS - 1), None]
     assert intervals == [(START, END)]
     assert list((folder / "data" / "materialize").glob("*.jsonl")) == []
+
+
+def test_killed_process_is_continued_after_its_last_complete_chunk(
+    tmp_path: Path, processes: ForkServerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_vectors(tmp_path, vectors(4 * CHUNK_ROWS))
+    online = online_settings(PACKED_SQLITE, tmp_path, 0, 0)
+    dying = started(processes, tmp_path, online, materialize_until_killed)
+    dying.join()
+    assert (dying.exitcode, num_lines(tmp_path)) == (-signal.SIGKILL, 3)
+    store = opened(tmp_path, online)
+    assert store.get_feature_view("vectors").materialization_intervals == []
+    first_keys: list[int] = []
+    write = ChunkWriter.write
+
+    def watched(self: ChunkWriter, table: pa.Table) -> None:
+        first_keys.append(table["pin_id"][0].as_py())
+        write(self, table)
+
+    monkeypatch.setattr(ChunkWriter, "write", watched)
+    store.materialize(START, END)
+    assert first_keys == [2 * CHUNK_ROWS, 3 * CHUNK_ROWS]
+    assert read(store, "vectors", pins(4 * CHUNK_ROWS))["count"] == [10 * key for key in range(4 * CHUNK_ROWS)]
+    assert store.get_feature_view("vectors").materialization_intervals == [(START, END)]
 
 
 def test_server_that_is_full_or_read_only_is_named_and_takes_the_rest_afterwards(tmp_path: Path) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from itertools import chain
@@ -30,27 +27,6 @@ from tests.feature_repo.stores.engine.engine_repos import (
     vectors,
     write_vectors,
 )
-
-KILLED_AFTER = 2
-"""Chunks of two rows that the journal has when the process is killed; a third one is written and not in it."""
-
-KILLED_PROGRAM = """
-import os, signal, sys
-from pathlib import Path
-from feature_repo.stores.engine.journal import Journal
-from tests.feature_repo.stores.engine.engine_repos import END, START, open_repo, vector_view
-
-complete = Journal.complete
-
-def killed(self, rows, probes):
-    if rows > 2 * {chunks}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    complete(self, rows, probes)
-
-Journal.complete = killed
-folder = Path(sys.argv[1])
-open_repo(folder, [vector_view(folder)]).materialize(START, END)
-"""
 
 
 @pytest.fixture
@@ -93,28 +69,6 @@ def stopped_store(folder: Path, num_chunks: int = 2, num_rows: int = 8) -> Featu
             store.materialize(START, END)
     assert f"feature view vectors: {2 * num_chunks} of {num_rows} rows were written" in caught.value.__notes__[0]
     return store
-
-
-def test_killed_process_is_continued_after_its_last_complete_chunk(tmp_path: Path, written: list[list[int]]) -> None:
-    folder, whole = tmp_path / "killed", tmp_path / "whole"
-    for each in (folder, whole):
-        write_vectors(each, vectors(9))
-    program = KILLED_PROGRAM.format(chunks=KILLED_AFTER)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    ended = subprocess.run(
-        [sys.executable, "-c", program, str(folder)], env=environment, capture_output=True, check=False
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()[-2000:]
-
-    store = open_repo(folder, [vector_view(folder)])
-    assert store.get_feature_view("vectors").materialization_intervals == []
-    store.materialize(START, END)
-    assert written == [[4, 5], [6, 7], [8]]
-
-    unbroken = open_repo(whole, [vector_view(whole)])
-    unbroken.materialize(START, END)
-    assert read(store, "vectors", pins(10)) == read(unbroken, "vectors", pins(10))
-    assert store.get_feature_view("vectors").materialization_intervals == [(START, END)]
 
 
 def test_no_interval_is_recorded_until_all_is_written(tmp_path: Path) -> None:
