@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import yaml
 
 NUM_USERS, NUM_PINS, NUM_DAYS, ROWS_A_DAY = 24, 16, 16, 60
+PUSHED = {"user": tuple(range(101, 104)), "pin": tuple(range(201, 203))}
+"""Entities that no raw data knows, and that are only ever pushed."""
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 UNTIL = FIRST + 6 * DAY
