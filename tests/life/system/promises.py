@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from feature_repo.versions import ReleaseRecord, VersionRecord
 from tests.feature_repo.catalogue.invariants import violations
 from tests.life.system.plain import ENTITIES, IN_USE, PlainRun, Vectors, sha256, vectors_of
-from tests.life.system.shop import PUSHED
+from tests.life.system.shop import DELAY, NUM_PINS, PUSHED
 from tests.life.system.stand_in import latent_vectors
 from trainers.data.upstream_data import UpstreamSpecs
 from trainers.life.home import INPUTS_FILE
@@ -170,9 +170,24 @@ def _versions(plain: PlainRun, truth: Truth) -> Iterator[str]:
             yield from _online(plain, version, entity, expected)
             for release in plain.seen.releases.values():
                 if entity == "pin" and release.state in IN_USE and version.key in release.versions:
-                    # An index over Pins whose vectors were outside max age holds nothing, which is no other space.
-                    known = {key: each for key, each in plain.index(release).items() if np.abs(each).max() > 0.0}
-                    yield from _strangers(f"index of {release.id}", known, expected)
+                    yield from _index(plain, version, release, expected)
+
+
+def _index(
+    plain: PlainRun, version: VersionRecord, release: ReleaseRecord, expected: Mapping[int, Any]
+) -> Iterator[str]:
+    """Vectors of the space, and zero for just those Pins whose every vector was outside max age at the cut-off."""
+    assert release.data_cutoff is not None
+    until = release.data_cutoff + DELAY
+    since = until - timedelta(hours=version.ttl_hours)
+    usable = {key for key, moment in plain.offline_rows("pin", version.key) if since <= moment <= until}
+    index = plain.index(release)
+    held = {key for key, each in index.items() if np.abs(each).max() > 0.0}
+    yield from _strangers(f"index of {release.id}", {key: index[key] for key in held}, expected)
+    if wrong := held ^ (usable & index.keys()):
+        yield f"index of {release.id} and usable vectors of {version.key} must be of the same Pins ({sorted(wrong)})"
+    if absent := set(range(1, NUM_PINS + 1)) - index.keys():
+        yield f"index of {release.id} must hold every Pin (lacks {sorted(absent)})"
 
 
 def _offline(plain: PlainRun, version: VersionRecord, entity: str, expected: Mapping[int, Any]) -> Iterator[str]:

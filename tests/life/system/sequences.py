@@ -24,12 +24,10 @@ from tests.life.system.consumer import Consumer
 from tests.life.system.foretold import Foretold, author, refreshed
 from tests.life.system.plain import IN_USE, PlainRun
 from tests.life.system.promises import Truth, broken
-from tests.life.system.shop import DAY, FIRST, NUM_DAYS, NUM_PINS, NUM_USERS, PUSHED
+from tests.life.system.shop import DAY, DELAY, FIRST, NUM_DAYS, NUM_PINS, NUM_USERS, PUSHED
 from tests.life.system.stand_in import DAMAGE
 from tests.life.system.workshop import Done, Workshop
 
-DELAY = timedelta(hours=1)
-"""From a day's cut-off to the moment from which its vectors may be used, where nothing else is declared."""
 ALIGNED = ("none", "procrustes", "svd_procrustes")
 MOST_VERSIONS = 4
 LAST_DAY = (FIRST + timedelta(days=NUM_DAYS)).date()
