@@ -29,7 +29,7 @@ from feature_repo.catalogue.errors import (
     UnknownSubjectError,
     WrongStateError,
 )
-from feature_repo.catalogue.history import Author, read_transitions
+from feature_repo.catalogue.history import Author, newest_change, read_transitions
 from feature_repo.catalogue.home import claim
 from feature_repo.catalogue.location import URL_VARIABLE, is_inside, url_of_repo
 from feature_repo.catalogue.pointers import ANY, ExpectedLive
@@ -177,12 +177,16 @@ class Catalogue:
         *,
         space_id: str | None = None,
         artifacts: Mapping[str, str] | None = None,
+        artifacts_under: str = "",
         data_until: datetime | None = None,
         served_through: str | None = None,
         who: str = "headwater",
         why: str = "a step filled in what it made",
     ) -> VersionRecord:
         """Change what is given; None leaves a field as it is, `served_through=""` ends it.
+
+        Args:
+            artifacts_under: Beginning of the paths whose digests `artifacts` replaces; the others stay as they are.
 
         Raises:
             WrongStateError: Another space id than it has as a candidate or later; or it is pruned.
@@ -193,7 +197,7 @@ class Catalogue:
         if served_through is not None:
             changes["served_through"] = served_through or None
         with self._database.writing() as connection:
-            return _versions.update_version(connection, key, changes, Author(who=who, why=why))
+            return _versions.update_version(connection, key, changes, Author(who=who, why=why), artifacts_under)
 
     def put_day(self, record: DayRecord, *, who: str = "headwater", why: str = "a step made it") -> DayRecord:
         """Add a day as `generated`, or bring it on: to `checked` or `failed`, from `checked` to `visible`.
@@ -244,6 +248,11 @@ class Catalogue:
         """What servers follow; cheap enough to ask several times a second, and no writer holds it up."""
         with self._database.reading() as connection:
             return _pointers.read_pointers(connection)
+
+    def newest_change(self) -> int:
+        """Number of the newest transition: while it stays, versions, days, releases and pointers do; as cheap."""
+        with self._database.reading() as connection:
+            return newest_change(connection)
 
     def check_may_go_live(self, id: str) -> None:
         """Refuse a release that must not answer requests; the live one passes.

@@ -1,7 +1,8 @@
 """Follows the catalogue: the live release is loaded aside, then takes the place of the one before in one assignment.
 
-A request takes its recommender once and keeps it, so no answer is made of two releases; the one before is freed after
-its last request. A release that cannot be loaded leaves the one before in place and is tried again.
+A request takes its recommender once and keeps it, so no answer is made of two releases. What may go live next is loaded
+before it does (`held.py`), the one before among it; what is neither is freed after its last request. A release that
+cannot be loaded leaves the one before in place and is tried again.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 
 from feature_repo.release.files import verified_manifest
 from feature_repo.release.manifest import ReleaseError
-from feature_repo.versions import Catalogue, CatalogueError, Pointers, Split
+from feature_repo.versions import Catalogue, CatalogueError, Pointers, ReleaseRecord, Split
 from serving.experiments import RunningSplit
-from serving.loading import load_recommender
+from serving.held import Held, Loaded, file_stamps, foreseen
+from serving.loading import check_spaces, load_recommender
 from serving.metrics import Metrics
 from serving.recommender import Recommender
 from serving.settings import Settings
@@ -39,28 +40,21 @@ class Refusal:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Loaded:
-    """What is loaded, told apart from a release of the same name that was recorded anew."""
-
-    release: str
-    recorded: datetime
-    recommender: Recommender
-
-
 class Follower:
     """Keeps the live release, and the shadow where there is one, loaded; answers what they are at any moment."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self._catalogue: Catalogue | None = None
-        self._live: _Loaded | None = None
-        self._shadow: tuple[_Loaded, Shadow] | None = None
-        self._split: tuple[_Loaded | None, Split] | None = None
+        self._live: Loaded | None = None
+        self._shadow: tuple[Loaded, Shadow] | None = None
+        self._split: tuple[Loaded | None, Split] | None = None
         self._fixed: Recommender | None = None
-        self._prepared: _Loaded | None = None
+        self._prepared: Loaded | None = None
         self._refusals: dict[str, Refusal] = {}
         self._revision: int | None = None
+        self._held, self._foreseen = Held(settings, self._load), -1
+        self._before: tuple[Loaded, ...] = ()
         self._retry_at, self._retry_s = 0.0, FIRST_RETRY_S
         self._wake, self._stopping = threading.Event(), False
         self._thread: threading.Thread | None = None
@@ -92,6 +86,11 @@ class Follower:
         return self._refusals.get("split")
 
     @property
+    def held(self) -> list[str]:
+        """Releases that wait loaded, so that going live is a swap."""
+        return self._held.releases
+
+    @property
     def refusal(self) -> Refusal | None:
         """Why the release that should answer does not, or may not; none when it does."""
         return self._refusals.get("live") or self._refusals.get("catalogue")
@@ -119,6 +118,7 @@ class Follower:
         self._look(raising=True)
         self._thread = threading.Thread(target=self._follow, name="release-follower", daemon=True)
         self._thread.start()
+        self._held.start()
 
     def stop(self) -> None:
         """End the threads."""
@@ -126,6 +126,7 @@ class Follower:
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
+        self._held.stop()
         self._end_shadow()
 
     @contextmanager
@@ -202,15 +203,27 @@ class Follower:
         self._metrics.polls.labels("answered").inc()
         self._accept("catalogue")
         due = bool(self._refusals) and time.monotonic() >= self._retry_at
-        if pointers.revision == self._revision and not due:
-            return
-        self._revision = pointers.revision
+        if pointers.revision != self._revision or due:
+            self._follow_pointers(catalogue, pointers, due=due, raising=raising)
+        self._foresee(catalogue)
+
+    def _follow_pointers(self, catalogue: Catalogue, pointers: Pointers, *, due: bool, raising: bool) -> None:
+        self._revision, self._before = pointers.revision, self._in_use()
         self._obey_live(catalogue, pointers, raising=raising)
         self._prepared = None
         self._obey_shadow(catalogue, pointers)
         self._obey_split(catalogue, pointers)
         self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S) if self._refusals and due else FIRST_RETRY_S
         self._retry_at = time.monotonic() + self._retry_s
+
+    def _foresee(self, catalogue: Catalogue) -> None:
+        """Have what may go live next loaded, whenever something has changed in the catalogue."""
+        change = catalogue.newest_change()
+        if change != self._foreseen:
+            in_use, wanted = self._in_use(), foreseen(catalogue, self._settings.hold)
+            waiting = [each for each in wanted if not any(loaded.is_of(each) for loaded in in_use)]
+            self._held.want(waiting, self._before)
+            self._foreseen, self._before = change, ()
 
     def _obey_live(self, catalogue: Catalogue, pointers: Pointers, *, raising: bool) -> None:
         if pointers.live is None:
@@ -272,29 +285,40 @@ class Follower:
         elif before is not None and declared is None:
             logger.info("event=split_ended name=%s", before[1].name)
 
-    def _loaded(self, catalogue: Catalogue, release: str) -> _Loaded:
-        """The release, loaded unless it is already: as the live one, as the shadow, in the split, or to be promoted.
+    def _loaded(self, catalogue: Catalogue, release: str) -> Loaded:
+        """The release, loaded unless it is already: in use, to be promoted, or held.
 
         Raises:
             ReleaseError: It must not answer.
             CatalogueError: The catalogue does not know it.
         """
         record = catalogue.release(release)
+        for used in self._in_use():
+            if used.is_of(record):
+                return used
+        held = self._held.take(record)
+        if held is None:
+            return self._load(record)
+        check_spaces(held.recommender.release.manifest, _spaces(catalogue))
+        return held
+
+    def _in_use(self) -> tuple[Loaded, ...]:
+        """What answers, or is about to."""
         shadow = self._shadow[0] if self._shadow is not None else None
         split = self._split[0] if self._split is not None else None
-        for before in (self._live, shadow, split, self._prepared):
-            if before is not None and (before.release, before.recorded) == (record.id, record.created):
-                return before
+        return tuple(each for each in (self._live, shadow, split, self._prepared) if each is not None)
+
+    def _load(self, record: ReleaseRecord) -> Loaded:
+        assert self._catalogue is not None
+        folder = self._settings.run / record.folder
+        stamps = file_stamps(folder)
         recommender = load_recommender(
-            self._settings,
-            self._settings.run / record.folder,
-            manifest_sha256=record.manifest_sha256,
-            spaces={version.key: version.space_id for version in catalogue.versions()},
+            self._settings, folder, manifest_sha256=record.manifest_sha256, spaces=_spaces(self._catalogue)
         )
         self._metrics.loads.labels("loaded").inc()
         manifest = recommender.release.manifest
         self._metrics.loaded(manifest.release, manifest.retrieval.num_pins, manifest.figures)
-        return _Loaded(release=record.id, recorded=record.created, recommender=recommender)
+        return Loaded(release=record.id, recorded=record.created, recommender=recommender, stamps=stamps)
 
     def _end_shadow(self) -> None:
         shadow, self._shadow = self._shadow, None
@@ -313,3 +337,7 @@ class Follower:
     def _accept(self, role: str) -> None:
         if role in self._refusals:
             self._refusals = {name: each for name, each in self._refusals.items() if name != role}
+
+
+def _spaces(catalogue: Catalogue) -> dict[str, str | None]:
+    return {version.key: version.space_id for version in catalogue.versions()}

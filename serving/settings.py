@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     """Folder of the Feast repo; `feature_repo/` of the run when unset."""
     poll_ms: int = Field(default=250, ge=10, le=60_000)
     """Pause between two looks at which release is live."""
+    hold: int = Field(default=2, ge=0, le=2)
+    """Releases kept loaded beside those that answer, so that going live is a swap: the one that a rollback would bring
+    back, then the newest candidate. Each takes the memory of its index and programs."""
     token: SecretStr | None = None
     """What write routes ask for, as `Authorization: Bearer …`; they are closed when neither this nor a file is set."""
     token_file: Path | None = None

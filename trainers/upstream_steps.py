@@ -36,10 +36,9 @@ from trainers.upstream.model import UpstreamConfig
 from trainers.upstream.publish import PublishPlan, publish
 from trainers.upstream.recipes import UpstreamRecipe
 from trainers.upstream.trainer import UpstreamExamples, UpstreamTrainer
-from trainers.upstream.walk import WalkData, WalkPlan, walk
+from trainers.upstream.walk import PROGRESSIVE_FILE, WalkData, WalkPlan, walk
 
 ENTITY_FILES = f"{UPSTREAM}/entities"
-PROGRESSIVE_FILE = "progressive.json"
 
 
 def run_train(context: RunContext, progress: Progress) -> Mapping[str, Any]:

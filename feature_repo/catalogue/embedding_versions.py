@@ -121,14 +121,22 @@ def move_version(
     return read_version(connection, key)
 
 
-def update_version(connection: Connection, key: str, changes: Mapping[str, Any], author: Author) -> VersionRecord:
+def update_version(
+    connection: Connection, key: str, changes: Mapping[str, Any], author: Author, artifacts_under: str = ""
+) -> VersionRecord:
     """Change fields that a version's steps fill in; values that it already has are no change.
+
+    Args:
+        artifacts_under: Beginning of the paths whose digests are replaced; the others stay.
 
     Raises:
         WrongStateError: Its space id is set and it may already be read, or it is pruned.
         CatalogueError: `served_through` is no newer version of the model that keeps a map to this one.
     """
     version, subject = read_version(connection, key), version_subject(key)
+    if "artifacts" in changes:
+        kept = {path: digest for path, digest in version.artifacts.items() if not path.startswith(artifacts_under)}
+        changes = {**changes, "artifacts": {**kept, **changes["artifacts"]}}
     changed = {name: value for name, value in changes.items() if getattr(version, name) != value}
     if not changed:
         return version

@@ -62,6 +62,12 @@ def read_transitions(connection: Connection, subject: str | None, limit: int | N
     return [_transition(row) for row in reversed(connection.execute(query).all())]
 
 
+def newest_change(connection: Connection) -> int:
+    """Number of the newest transition; 0 where nothing has changed yet."""
+    newest: int = connection.execute(select(func.coalesce(func.max(transitions.c.id), 0))).scalar_one()
+    return newest
+
+
 def wrong_state(subject: str, must: str, got: str | None, last: Transition | None) -> WrongStateError:
     """Error for a change that came second: what must hold, what holds, and who made it so, when and why."""
     told = "" if last is None else f": {moved(last)}"

@@ -147,7 +147,7 @@ class DayRecord:
     failed: tuple[str, ...] = ()
     """Names of the figures that missed their bounds; only and always in state `failed`."""
     snapshot_sha256: Mapping[str, str] = field(default_factory=dict)
-    """sha256 of the snapshot file by entity."""
+    """sha256 of the day's files: of the snapshots by entity, and of what they were made from by its name."""
     seconds: float = 0.0
     """Time that the day took."""
     peak_mb: float = 0.0

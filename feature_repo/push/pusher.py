@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -140,7 +141,7 @@ class Pusher:
         records = chosen_versions(self._catalogue, keys)
         # Loaded before the turn is taken: it may take longer than everything else.
         delay = self._towers.publish_delay(records[0])
-        with taking_turns(self._repo_dir / "data" / LOCK_FILE):
+        with nullcontext() if dry_run else taking_turns(self._repo_dir / "data" / LOCK_FILE):
             moment = self._moment(records, delay, clock(), event_timestamp)
             request = _Request(manifest, entity, tuple(ids), spoken, moment, is_past=event_timestamp is not None)
             computed = [self._compute(request, record) for record in records]

@@ -211,7 +211,15 @@ def load_manifest(directory: Path) -> ReleaseManifest:
     except FileNotFoundError as error:
         raise ReleaseError(f"{path} must exist; restore the folder, or create the release again") from error
     except (ValidationError, KeyError, TypeError) as error:
-        raise ReleaseError(f"{path} breaks the serving contract, export the release again: {error}") from error
+        raise ReleaseError(f"{path} breaks the serving contract, export the release again: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    """Every complaint about a manifest on one line, with the key that it is about."""
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {error}"
+    complaints = ((".".join(map(str, each["loc"])), each["msg"]) for each in error.errors())
+    return "; ".join(f"{key}: {text}" if key else text for key, text in complaints)
 
 
 def release_id(manifest: Mapping[str, Any]) -> str:

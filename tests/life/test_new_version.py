@@ -19,9 +19,10 @@ from trainers.life import walked_days
 from trainers.life.backfill import backfill
 from trainers.life.day_check import published_frame
 from trainers.life.home import Home, embedding_version
-from trainers.life.new_version import NewVersion, create_version
+from trainers.life.new_version import create_version
 from trainers.life.refresh import refresh
 from trainers.life.served_through import serve_through
+from trainers.life.version_plan import NewVersion
 from trainers.progress import SILENT
 from trainers.upstream.aggregate import moving_average
 from trainers.upstream.compatibility import BackwardMap

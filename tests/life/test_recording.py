@@ -14,9 +14,10 @@ from tests.life.shop import FIRST, TRAINED, UNTIL, Shop, ingested, moved
 from trainers import run_config
 from trainers.data.prepare import cut
 from trainers.life.home import Home
-from trainers.life.new_version import NewVersion, create_version
+from trainers.life.new_version import create_version
 from trainers.life.recording import would_be_lost
 from trainers.life.refresh import refresh
+from trainers.life.version_plan import NewVersion
 from trainers.progress import SILENT
 from trainers.upstream.reference import space_id
 

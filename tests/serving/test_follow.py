@@ -6,6 +6,7 @@ import gc
 import sqlite3
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from feature_repo.layout import open_store
 from feature_repo.versions import Catalogue, CatalogueUnavailableError
 from serving.app import create_app
 from serving.follower import Follower
@@ -80,8 +82,8 @@ def test_server_polls_four_times_a_second_unless_told_otherwise(tiny_run: Path) 
     assert Settings(run=tiny_run).poll_ms == 250
 
 
-def test_release_before_is_freed_after_its_last_request(changing_run: Path) -> None:
-    with served(changing_run) as (client, follower, catalogue):
+def test_release_that_nothing_goes_back_to_is_freed_after_its_last_request(changing_run: Path) -> None:
+    with served(changing_run, hold=0) as (client, follower, catalogue):
         first = follower.recommender
         assert first is not None
         release = first.release
@@ -99,6 +101,52 @@ def test_release_before_is_freed_after_its_last_request(changing_run: Path) -> N
             assert settled(lambda: all(ref() is None for ref in freed))
         finally:
             gc.enable()
+
+
+def test_candidate_and_release_before_wait_loaded_and_are_swapped_in(
+    changing_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(changing_run) as (client, follower, catalogue):
+        assert settled(lambda: follower.held == ["tiny-2"])
+        first = follower.recommender
+
+        def fail(*_: Any, **__: Any) -> Any:
+            raise AssertionError("nothing needs to be loaded")
+
+        monkeypatch.setattr("serving.follower.load_recommender", fail)
+        catalogue.promote("tiny-2", who="a@b", why="better")
+        assert settled(lambda: recommend(client)["release"] == "tiny-2")
+        assert settled(lambda: follower.held == ["tiny-1"])
+        catalogue.rollback(who="a@b", why="worse after all")
+        assert settled(lambda: follower.recommender is first)
+        assert_whole(recommend(client))
+        assert follower.refusal is None
+        catalogue.retire_release("tiny-2", who="a@b", why="given up")
+        assert settled(lambda: follower.held == [])
+
+
+def test_release_that_changed_while_it_was_held_is_loaded_anew_and_refused(changing_run: Path) -> None:
+    with served(changing_run) as (client, follower, catalogue):
+        assert settled(lambda: follower.held == ["tiny-2"])
+        break_release(changing_run, "tiny-2")
+        catalogue.promote("tiny-2", who="a@b", why="better")
+        assert settled(lambda: follower.refusal is not None)
+        assert_whole(recommend(client))
+        assert recommend(client)["release"] == "tiny-1"
+
+
+def test_services_that_changed_while_a_release_was_held_are_looked_at_again(changing_run: Path) -> None:
+    with served(changing_run) as (client, follower, catalogue):
+        assert settled(lambda: follower.held == ["tiny-2"])
+        store = open_store(changing_run / "feature_repo")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            store.delete_feature_service("ranking__ctr_v2")
+        catalogue.promote("tiny-2", who="a@b", why="better")
+        assert settled(lambda: follower.refusal is not None)
+        assert follower.refusal is not None
+        assert "must have service 'ranking__ctr_v2'" in follower.refusal.reason
+        assert recommend(client)["release"] == "tiny-1"
 
 
 def test_files_of_releases_that_were_live_are_closed(changing_run: Path) -> None:

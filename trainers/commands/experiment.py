@@ -10,7 +10,7 @@ import typer
 
 from trainers.commands.exits import exit_codes
 from trainers.commands.invocation import resume_line
-from trainers.commands.options import DebugOption, ExistingRunOption, JsonOption, QuietOption
+from trainers.commands.options import ChangeDryRunOption, DebugOption, ExistingRunOption, JsonOption, QuietOption
 
 NAMES = ("upgrade", "aggregation", "staleness", "refresh-cost")
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(NAMES)}.")]
@@ -31,6 +31,7 @@ def add_command(app: typer.Typer) -> None:
         run: ExistingRunOption,
         seeds: SeedsOption = None,
         retrains: RetrainsOption = 1,
+        dry_run: ChangeDryRunOption = False,
         as_json: JsonOption = False,
         quiet: QuietOption = False,
         debug: DebugOption = False,
@@ -38,7 +39,22 @@ def add_command(app: typer.Typer) -> None:
         """Study a run: upgrades, aggregation over days, staleness, or the cost of a refresh."""
         resume = resume_line(f"experiment {name}", run) + (f" --seeds {seeds}" if seeds else "")
         with exit_codes(debug=debug, as_json=as_json, resume=resume):
+            if dry_run:
+                _say_plan(name, run, seeds, retrains, as_json=as_json)
+                return
             _perform(name, run, seeds, retrains, as_json=as_json, quiet=quiet, debug=debug)
+
+
+def _say_plan(name: str, run: Path, seeds: int | None, retrains: int, *, as_json: bool) -> None:
+    from trainers.experiments.perform import planned
+
+    found = planned(name, run, seeds=seeds, retrains=retrains)
+    if as_json:
+        typer.echo(json.dumps({"dry_run": True, **found}, indent=2))
+        return
+    kept = f"models are kept of {', '.join(found['kept'])}" if found["kept"] else "no models are kept yet"
+    listed = ", ".join(map(str, found["seeds"]))
+    typer.echo(f"{name} would be studied with seeds {listed}; {kept}; its table would be {found['file']}")
 
 
 def _perform(

@@ -42,7 +42,9 @@ MomentOption = Annotated[
 PrepareOption = Annotated[
     bool, typer.Option("--prepare", help="Only export the towers that a server needs to take pushes; push nothing.")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check the rows and compute vectors; write nothing.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Check the rows, compute vectors where towers are there; write nothing.")
+]
 STDIN = "-"
 
 
@@ -88,6 +90,7 @@ def add_command(app: typer.Typer) -> None:
             configure_logging(debug=debug)
             home, console = Home.of_run(run), Console(quiet=quiet)
             found = _prepare(home, asked, console) if prepare else _push(home, asked, console)
+            found |= {"dry_run": asked.dry_run}
             typer.echo(json.dumps({"run": str(run)} | found, indent=2) if as_json else _shown(found))
 
 
@@ -98,8 +101,10 @@ def _resume(run: Path, asked: _Asked) -> str:
 
 
 def _prepare(home: Home, asked: _Asked, progress: Progress) -> dict[str, Any]:
-    from trainers.life.push import prepare
+    from trainers.life.push import lacking_towers, prepare
 
+    if asked.dry_run:
+        return {"towers": lacking_towers(home, asked.versions)}
     return {"towers": [str(folder) for folder in prepare(home, asked.versions, progress)]}
 
 
@@ -117,8 +122,7 @@ def _push(home: Home, asked: _Asked, progress: Progress) -> dict[str, Any]:
     with _on_disk(asked.file) as path:
         read = copied_rows if asked.file == STDIN else row_file
         rows = read(path, home.manifest(), asked.entity)
-        found = push_file(home, rows, asked.versions, progress, event_timestamp=moment, dry_run=asked.dry_run)
-    return found | {"dry_run": asked.dry_run}
+        return push_file(home, rows, asked.versions, progress, event_timestamp=moment, dry_run=asked.dry_run)
 
 
 @contextmanager
@@ -134,9 +138,18 @@ def _on_disk(file: str) -> Iterator[Path]:
         yield path
 
 
+def _shown_towers(found: dict[str, Any]) -> str:
+    if not found["dry_run"]:
+        return "\n".join(f"exported {folder}" for folder in found["towers"]) or "up to date: every version has towers"
+    towers = f"the towers of {', '.join(found['towers'])} would be exported"
+    if "rows" in found:
+        return f"{found['rows']} {found['entity']}s would be pushed; {towers} first, and no vector was computed"
+    return towers if found["towers"] else "up to date: every version has towers"
+
+
 def _shown(found: dict[str, Any]) -> str:
     if "towers" in found:
-        return "\n".join(f"exported {folder}" for folder in found["towers"]) or "up to date: every version has towers"
+        return _shown_towers(found)
     verb = "would be pushed" if found["dry_run"] else "pushed"
     lines = [
         f"{found['rows']} {found['entity']}s {verb}, {found['attributes']} of them with attributes, usable from "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from trainers.commands.options import ChangeDryRunOption, DebugOption, ExistingR
 from trainers.commands.tables import size
 
 if TYPE_CHECKING:
+    from feature_repo.versions import Catalogue
     from trainers.life.prune import Prunable
 
 ReleaseArgument = Annotated[str, typer.Argument(metavar="RELEASE", help="Release.")]
@@ -74,16 +76,28 @@ def rollback(
     """Make the release live that was live before the live one."""
     from trainers.life.operators import open_catalogue, operator
     from trainers.life.release_parts import check_servable
+    from trainers.life.requests import Request
 
     with exit_codes(debug=debug, as_json=as_json):
         catalogue = open_catalogue(run)
-        before = catalogue.pointers().live
-        after = catalogue.rollback_target(to)
-        check_servable(run, catalogue, after)
-        if not dry_run:
-            reason = why or f"rolled back from {before}"
-            catalogue.rollback(who=operator(), why=reason, to=after, expected_live=before)
-        _say_live(run, before, after, dry_run=dry_run, as_json=as_json)
+        request = Request(run, "release rollback", {"who": operator(), "to": to, "why": why})
+        before, after, done = _rollback(catalogue, to, request.noted())
+        with nullcontext() if dry_run else request.until_told():
+            if not done:
+                check_servable(run, catalogue, after)
+            if not dry_run and not done:
+                request.note(before=before, after=after)
+                reason = why or f"rolled back from {before}"
+                catalogue.rollback(who=operator(), why=reason, to=after, expected_live=before)
+            _say_live(run, before, after, dry_run=dry_run and not done, as_json=as_json)
+
+
+def _rollback(catalogue: Catalogue, to: str | None, noted: Mapping[str, str]) -> tuple[str | None, str, bool]:
+    """Release that is live before and after, and whether the same command has done it and was killed before it told."""
+    before = catalogue.pointers().live
+    if noted and before == noted["after"]:
+        return noted["before"], noted["after"], True
+    return before, catalogue.rollback_target(to), False
 
 
 def shadow(
@@ -132,9 +146,10 @@ def retire(
             raise ValueError("a release, a version or --superseded-before must be given (got none of them)")
         catalogue, moment = open_catalogue(run), moment_option("--superseded-before", before)
         old = superseded_before(catalogue, moment) if moment is not None else []
-        subjects = retirable(run, catalogue, [*(targets or ()), *old])
+        author = {"who": operator(), "why": why or "given up"}
+        subjects = retirable(run, catalogue, [*(targets or ()), *old], **author)
         if not dry_run:
-            perform(catalogue, subjects, who=operator(), why=why or "given up")
+            perform(catalogue, subjects, **author)
         verb = "would be retired" if dry_run else "is retired; `headwater release prune` deletes its data"
         text = "\n".join(f"{subject} {verb}" for subject in subjects) or "no release is superseded and that old"
         _say(run, {"retired": subjects}, text, dry_run=dry_run, as_json=as_json)
@@ -155,13 +170,13 @@ def prune(
     from trainers.run_lock import run_lock
 
     with exit_codes(debug=debug, as_json=as_json):
-        catalogue = open_catalogue(run)
+        catalogue, author = open_catalogue(run), {"who": operator(), "why": why or "retired"}
         if dry_run:
-            found = prunable(run, catalogue, targets or ())
+            found = prunable(run, catalogue, targets or (), **author)
         else:
             with run_lock(run):
-                found = prunable(run, catalogue, targets or ())
-                perform(run, catalogue, found, who=operator(), why=why or "retired")
+                found = prunable(run, catalogue, targets or (), **author)
+                perform(run, catalogue, found, **author)
         rows = [_fields(run, each) for each in found]
         _say(run, {"pruned": rows}, _deletions(run, found, dry_run=dry_run), dry_run=dry_run, as_json=as_json)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from feature_repo.versions import Catalogue
     from trainers.evaluation.retrained import Plan
     from trainers.life.home import Home
+
+logger = logging.getLogger(__name__)
 
 FolderArgument = Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="Folder with retrained parts.")]
 BaseOption = Annotated[
@@ -118,6 +121,7 @@ def _from_versions(asked: Asked, named: Sequence[str], num_seeds: int, *, quiet:
     from trainers.evaluation.retrained import create_from_versions, planned
     from trainers.life.home import Home
     from trainers.life.operators import operator
+    from trainers.life.requests import Request
 
     configure_logging(debug=debug)
     home = Home.of_run(asked.run)
@@ -125,7 +129,14 @@ def _from_versions(asked: Asked, named: Sequence[str], num_seeds: int, *, quiet:
         plan = planned(home, named, num_seeds)
         _say(asked, _plan_fields(home, plan), _plan_text(home, plan))
         return
-    made = create_from_versions(home, named, Console(quiet=quiet), num_seeds=num_seeds, who=operator(), why=asked.why)
+    request = Request(asked.run, "release create", {"versions": sorted(named), "seeds": num_seeds})
+    with request.until_told():
+        author, console = {"who": operator(), "why": asked.why}, Console(quiet=quiet)
+        made = create_from_versions(home, named, console, num_seeds=num_seeds, request=request, **author)
+        _say_made(asked, home, made)
+
+
+def _say_made(asked: Asked, home: Home, made: ReleaseManifest) -> None:
     live = live_figures(asked.run, home.catalogue, made.release)
     found = {
         "release": made.release,
@@ -139,14 +150,21 @@ def _from_versions(asked: Asked, named: Sequence[str], num_seeds: int, *, quiet:
 
 
 def live_figures(run: Path, catalogue: Catalogue, other_than: str) -> dict[str, Any] | None:
-    """The live release and its figures, for another one to be compared with; none where there is no other."""
-    from feature_repo.release.manifest import load_manifest
+    """The live release and its figures, for another one to be compared with.
+
+    None where there is no other, or where its manifest cannot be read, which is no reason not to show this one.
+    """
+    from feature_repo.release.manifest import ReleaseError, load_manifest
     from trainers.life.releases import release_folder
 
     live = catalogue.pointers().live
     if live in (None, other_than):
         return None
-    manifest = load_manifest(release_folder(run, catalogue.release(live)))
+    try:
+        manifest = load_manifest(release_folder(run, catalogue.release(live)))
+    except ReleaseError as error:
+        logger.warning("event=live_release_unreadable release=%s reason=%s", live, error)
+        return None
     return {"release": live, "figures": dict(manifest.figures)}
 
 

@@ -20,6 +20,7 @@ import torch
 from feature_repo.encoding import InputSpec
 from feature_repo.release.files import RELEASES
 from feature_repo.release.manifest import ReleaseManifest
+from feature_repo.versions import ReleaseState
 from trainers.commit import commit
 from trainers.data.prepare import EVENT_LOG
 from trainers.evaluation.arms import ArmResult, RankerJob, SeedResult, collected, run_seed
@@ -31,7 +32,8 @@ from trainers.evaluation.retrieval_figures import Figures, Prior
 from trainers.evaluation.step import Evaluation
 from trainers.forked import map_forked
 from trainers.life.home import Home
-from trainers.life.releases import record_release, refuse_given_up
+from trainers.life.releases import record_release, refuse_given_up, verified_release
+from trainers.life.requests import Request
 from trainers.life.retraining import retraining_folder
 from trainers.life.trainable import TrainableVersions, trainable_versions
 from trainers.progress import Progress
@@ -82,13 +84,21 @@ def planned(home: Home, named: Sequence[str], num_seeds: int) -> Plan:
 
 
 def create_from_versions(
-    home: Home, named: Sequence[str], progress: Progress, *, num_seeds: int = 1, who: str, why: str
+    home: Home,
+    named: Sequence[str],
+    progress: Progress,
+    *,
+    num_seeds: int = 1,
+    who: str,
+    why: str,
+    request: Request | None = None,
 ) -> ReleaseManifest:
     """Train a release on the named versions and record it as a candidate; the same call goes on after a kill.
 
     Args:
         named: Keys of embedding versions; those of other models are the live release's.
         num_seeds: Seeds that figures are the mean of; the first one's models are released.
+        request: Keeps a note of what is made until whoever asked has been told; none where nobody waits for that.
 
     Raises:
         RunLockedError: Another process works in the run.
@@ -98,12 +108,26 @@ def create_from_versions(
     set_up_torch(home.context.config.threads)
     with run_lock(home.run):
         plan = planned(home, named, num_seeds)
-        retraining = _Retraining(home, plan, progress)
-        retraining.train()
-        manifest = retraining.write()
-        record_release(home.catalogue, home.run, manifest, made_by=who, who=who, why=why)
+        manifest = _made(home, plan, request)
+        if manifest is None:
+            retraining = _Retraining(home, plan, progress)
+            retraining.train()
+            manifest = retraining.write()
+            record_release(home.catalogue, home.run, manifest, made_by=who, who=who, why=why)
+            if request is not None:
+                request.note(release=manifest.release, data_cutoff=plan.chosen.index_cutoff.isoformat())
         shutil.rmtree(plan.kept.folder, ignore_errors=True)
     return manifest
+
+
+def _made(home: Home, plan: Plan, request: Request | None) -> ReleaseManifest | None:
+    """The release that the same command recorded, and was killed before it could tell; none where days came since."""
+    noted = request.noted() if request is not None else {}
+    if noted.get("data_cutoff") != plan.chosen.index_cutoff.isoformat():
+        return None
+    there = {each.id: each for each in home.catalogue.releases([ReleaseState.CANDIDATE, ReleaseState.LIVE])}
+    record = there.get(noted["release"])
+    return None if record is None else verified_release(home.run, record)
 
 
 class _Retraining:

@@ -16,13 +16,18 @@ LAST_STEP = "publish"
 Table = tuple[dict[str, Any], ...]
 
 
+def table_file(run: Path, name: str) -> Path:
+    """Where an experiment's table lies."""
+    return run / FOLDER / f"{name}.json"
+
+
 def write_table(run: Path, name: str, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Path:
     """Replace an experiment's table in one step.
 
     Args:
         facts: How the table was made: seeds, commit and the like.
     """
-    file = run / FOLDER / f"{name}.json"
+    file = table_file(run, name)
     table = {**facts, "made_from": made_from(run), "rows": list(rows)}
     write_atomically(file, json.dumps(table, indent=1) + "\n")
     return file

@@ -62,21 +62,36 @@ def backfill(home: Home, key: str, first: date, last: date, progress: Progress) 
 
 
 def days_to_make(home: Home, record: VersionRecord, first: date, last: date, out: Path) -> list[datetime]:
-    """Days that are missing, or those that an interrupted backfill of the same period began with.
+    """The planned days; what a backfill of another period left is removed.
 
-    Their moving average begins at the first, so what is left of them is no period of its own. What a backfill of
-    another period left is removed: its walk may have gone past days that are wanted now.
+    That one's walk may have gone past days that are wanted now.
     """
-    missing, file = missing_days(home, record, first, last), out / PERIOD_FILE
-    period = [first.isoformat(), last.isoformat()]
+    days, begun = planned_days(home, record, first, last)
+    if not begun:
+        shutil.rmtree(out, ignore_errors=True)
+        if days:
+            cutoffs = [each.isoformat() for each in days]
+            write_atomically(out / PERIOD_FILE, json.dumps({"period": _period(first, last), "cutoffs": cutoffs}) + "\n")
+    return days
+
+
+def planned_days(home: Home, record: VersionRecord, first: date, last: date) -> tuple[list[datetime], bool]:
+    """Days that are missing, or those that an interrupted backfill of the same period began with, and which of the two.
+
+    The moving average of a backfill begins at its first day, so what is left of one is no period of its own.
+
+    Raises:
+        ValueError: Some cannot be made; the text says which can.
+    """
+    missing, file = missing_days(home, record, first, last), home.folder(record.key) / FOLDER / PERIOD_FILE
     begun = json.loads(file.read_text()) if file.is_file() else {}
-    if begun.get("period") == period:
-        return [datetime.fromisoformat(each) for each in begun["cutoffs"]]
-    shutil.rmtree(out, ignore_errors=True)
-    if missing:
-        cutoffs = [each.isoformat() for each in missing]
-        write_atomically(file, json.dumps({"period": period, "cutoffs": cutoffs}) + "\n")
-    return missing
+    if begun.get("period") == _period(first, last):
+        return [datetime.fromisoformat(each) for each in begun["cutoffs"]], True
+    return missing, False
+
+
+def _period(first: date, last: date) -> list[str]:
+    return [first.isoformat(), last.isoformat()]
 
 
 def missing_days(home: Home, record: VersionRecord, first: date, last: date) -> list[datetime]:

@@ -22,6 +22,7 @@ from trainers.data.columns import PINS, USERS
 from trainers.data.event_log import EventLog
 from trainers.data.leak_gate import check_days_for_leaks
 from trainers.data.prepare import activity_builder, daily_views, manifest, materialize, static_views
+from trainers.life.artifacts import version_artifacts
 from trainers.life.day_check import (
     ALIGNMENT_FILE,
     Checked,
@@ -34,14 +35,13 @@ from trainers.life.day_check import (
 from trainers.life.day_training import train_day
 from trainers.life.diverted import divert, finish_diverted
 from trainers.life.home import Home, embedding_version
+from trainers.life.merged_pushes import merge_pushes
 from trainers.life.raw_data import bring_day, forget, has_changed
 from trainers.life.releases import release_of_the_day
 from trainers.life.substeps import Substep, Workspace, move
 from trainers.progress import Progress
 from trainers.upstream.gates import GateFailedError
-from trainers.upstream.vector_files import sha256_of
-from trainers.upstream.walk import CHECKPOINT, daily_file
-from trainers.upstream_steps import PROGRESSIVE_FILE
+from trainers.upstream.walk import CHECKPOINT, PROGRESSIVE_FILE, daily_file
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ class DayRefresh:
         return {"versions": [record.key for record in self._passed()]}
 
     def _materialize(self) -> Mapping[str, Any]:
-        """The newest snapshots go online, unless one knows the future."""
+        """The newest snapshots go online, unless one knows the future; pushes of before become one file a view."""
         home, repo = self._home, self._home.manifest()
         versions = [embedding_version(record) for record in self._visible()]
         store = open_store(home.repo_dir)
@@ -227,7 +227,8 @@ class DayRefresh:
         daily = daily_views(versions)
         newest = self._cutoff + home.log.spec.publish_delay
         materialize(store, daily, static, newest, self._progress)
-        return {"feature_views": len(daily) + len(static), "newest": newest.isoformat(), **checked}
+        figures = {"feature_views": len(daily) + len(static), "newest": newest.isoformat(), **checked}
+        return figures | {"merged": merge_pushes(home, self._cutoff)}
 
     def _release(self) -> Mapping[str, Any]:
         """The live release's models over the day's Pins."""
@@ -257,8 +258,7 @@ class DayRefresh:
 
     def _update(self, record: VersionRecord) -> None:
         """What a version was trained on by now."""
-        checkpoint = self._home.folder(record.key) / CHECKPOINT
-        artifacts = {**record.artifacts, str(checkpoint.relative_to(self._home.run)): sha256_of(checkpoint)}
+        artifacts = version_artifacts(self._home, record.key)
         self._home.catalogue.update_version(
             record.key, data_until=self._cutoff, artifacts=artifacts, who=WHO, why=self._why()
         )

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from feature_repo.contract import ENTITIES, activity_view, join_key
 from feature_repo.versions import DayRecord, VersionRecord
 from trainers.data.manifest import UPSTREAM_MODELS
+from trainers.life.artifacts import day_artifacts
 from trainers.life.home import Home, embedding_version, upstream_recipe
 from trainers.upstream.aggregate import Keys, Vectors, keep_last, moving_average, normalised
 from trainers.upstream.alignment import align
@@ -27,7 +28,7 @@ from trainers.upstream.frame import Frame
 from trainers.upstream.gates import Failure, Probes, failures, gate_figures
 from trainers.upstream.publish import snapshot_name, write_snapshot
 from trainers.upstream.reference import read_reference
-from trainers.upstream.vector_files import num_vectors, read_frame, sha256_of, vector_column, write_vectors
+from trainers.upstream.vector_files import num_vectors, read_frame, vector_column, write_vectors
 from trainers.upstream.walk import daily_file
 
 DAY = timedelta(days=1)
@@ -114,14 +115,16 @@ def published_frame(home: Home, record: VersionRecord, cutoff: datetime) -> dict
 
 def day_record(checked: Checked, cutoff: datetime, workspace: Path) -> DayRecord:
     """The day as the catalogue has it once it is judged."""
-    files = {entity: snapshot_of(workspace / checked.record.key, entity) for entity in ENTITIES}
+    folder = workspace / checked.record.key
+    files = {entity: snapshot_of(folder, entity) for entity in ENTITIES}
+    raw = {entity: daily_file(folder, entity, cutoff) for entity in ENTITIES}
     return DayRecord(
         key=checked.record.key,
         cutoff=cutoff,
         state="failed" if checked.failed else "checked",
         gates=dict(checked.figures),
         failed=tuple(dict.fromkeys(each.figure for each in checked.failed)),
-        snapshot_sha256={entity: sha256_of(file) for entity, file in files.items()},
+        snapshot_sha256=day_artifacts(files, raw, folder / ALIGNMENT_FILE),
         entities={entity: num_vectors(file) for entity, file in files.items()},
     )
 

@@ -34,6 +34,7 @@ from trainers.upstream.recipes import UpstreamRecipe
 from trainers.upstream.trainer import UpstreamExamples
 from trainers.upstream.walk import (
     CHECKPOINT,
+    PROGRESSIVE_FILE,
     DayRows,
     daily_file,
     generator,
@@ -41,7 +42,7 @@ from trainers.upstream.walk import (
     select_rows,
     write_embeddings,
 )
-from trainers.upstream_steps import PROGRESSIVE_FILE, domain_tasks, upstream_trainer
+from trainers.upstream_steps import domain_tasks, upstream_trainer
 
 Entities = Mapping[str, tuple[Keys, Examples]]
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from feature_repo.contract import ENTITIES
 from feature_repo.versions import VersionRecord, VersionState
 from trainers.commit import commit
+from trainers.life.artifacts import version_artifacts
 from trainers.life.home import INPUTS_FILE, Home, embedding_version
 from trainers.life.recording import record_days
 from trainers.life.registration import register
 from trainers.upstream.aggregate import keep_last, normalised
 from trainers.upstream.publish import write_snapshot
-from trainers.upstream.reference import reference_file, write_reference
-from trainers.upstream.vector_files import read_frame, sha256_of
-from trainers.upstream.walk import CHECKPOINT, daily_file
-from trainers.upstream_steps import PROGRESSIVE_FILE
+from trainers.upstream.reference import write_reference
+from trainers.upstream.vector_files import read_frame
+from trainers.upstream.walk import CHECKPOINT, PROGRESSIVE_FILE, daily_file
 
 WHO = "refresh"
 
@@ -50,9 +50,7 @@ def divert(home: Home, record: VersionRecord, key: str, cutoff: datetime, worksp
     for entity in ENTITIES:
         _copy(daily_file(waiting, entity, cutoff), daily_file(folder, entity, cutoff))
     space = write_reference(folder, cutoff)
-    files = [folder / CHECKPOINT, *(reference_file(folder, entity) for entity in ENTITIES)]
-    artifacts = {str(file.relative_to(home.run)): sha256_of(file) for file in files}
-    home.catalogue.update_version(key, space_id=space, artifacts=artifacts, who=WHO, why=why)
+    home.catalogue.update_version(key, space_id=space, artifacts=version_artifacts(home, key), who=WHO, why=why)
     if home.catalogue.version(key).state == VersionState.TRAINING:
         home.catalogue.move_version(key, VersionState.BACKFILLING, expected=VersionState.TRAINING, who=WHO, why=why)
     _write_snapshots(home, made, cutoff)

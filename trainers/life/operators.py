@@ -25,6 +25,12 @@ def is_operator(who: str) -> bool:
     return "@" in who
 
 
+def is_repeated(catalogue: Catalogue, subject: str, after: str, *, who: str, why: str) -> bool:
+    """Whether a subject was brought into a state by the same person for the same reason: a step that is repeated."""
+    moves = [each for each in catalogue.transitions(subject) if each.before != each.after]
+    return bool(moves) and (moves[-1].after, moves[-1].who, moves[-1].why) == (after, who, why)
+
+
 def open_catalogue(run: Path) -> Catalogue:
     """Catalogue of a run.
 

@@ -27,7 +27,7 @@ from feature_repo.versions import (
     version_subject,
 )
 from trainers.life.consumers import record_consumers, views_of
-from trainers.life.operators import REPO
+from trainers.life.operators import REPO, is_repeated
 from trainers.life.retraining import retraining_folders_of
 from trainers.markers import MARKERS_DIR, read_marker, write_marker
 
@@ -50,11 +50,16 @@ class Prunable:
     """Size of the folders."""
 
 
-def prunable(run: Path, catalogue: Catalogue, targets: Sequence[str] = ()) -> list[Prunable]:
+def prunable(
+    run: Path, catalogue: Catalogue, targets: Sequence[str] = (), *, who: str = "", why: str = ""
+) -> list[Prunable]:
     """What may be deleted: everything that is retired, or the targets alone.
 
     Args:
         targets: Release ids and version keys.
+        who: Operator; a target that the same one has pruned for the same reason is left out, so that a command that
+            was killed halfway is repeated as it was.
+        why: The reason.
 
     Raises:
         UnknownSubjectError: A target is neither.
@@ -62,7 +67,9 @@ def prunable(run: Path, catalogue: Catalogue, targets: Sequence[str] = ()) -> li
         InUseError: A service has begun to read a version since it was retired.
     """
     record_consumers(catalogue, run / REPO)
-    subjects = [subject_of(catalogue, each) for each in targets] or _retired(catalogue)
+    named = [subject_of(catalogue, each) for each in targets]
+    left = [each for each in named if not is_repeated(catalogue, each, VersionState.PRUNED, who=who, why=why)]
+    subjects = left if named else _retired(catalogue)
     for subject in subjects:
         catalogue.check_prunable(subject)
     return [_of_subject(run, catalogue, subject) for subject in subjects]

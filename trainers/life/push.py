@@ -25,7 +25,9 @@ from feature_repo.push.targets import PUSHABLE, chosen_versions
 from feature_repo.push.towers import Program, load_manifest, towers_folder, version_towers
 from feature_repo.push.turns import taking_turns
 from feature_repo.versions import VersionRecord
+from trainers.life.artifacts import tower_artifacts, towers_prefix
 from trainers.life.home import Home
+from trainers.life.operators import operator
 from trainers.life.push_rows import RowFile
 from trainers.progress import Progress
 
@@ -56,17 +58,23 @@ def prepare(home: Home, keys: Sequence[str], progress: Progress) -> list[Path]:
     Raises:
         TowersError: A version's weights are not those of its newest visible day, because a refresh is under way.
     """
-    return _export(home, chosen_versions(home.catalogue, keys), progress)
+    return _export(home, chosen_versions(home.catalogue, keys), progress, operator())
+
+
+def lacking_towers(home: Home, keys: Sequence[str]) -> list[str]:
+    """Keys of the versions whose towers would be exported first."""
+    return [record.key for record in chosen_versions(home.catalogue, keys) if not _is_current(home, record)]
 
 
 def follow_refresh(home: Home, progress: Progress) -> list[Path]:
     """Export the towers of a refreshed day, of versions that have been pushed to: the others need none."""
     records = home.catalogue.versions(states=PUSHABLE)
-    return _export(home, [each for each in records if version_towers(home.run, each.key).is_dir()], progress)
+    pushed = [each for each in records if version_towers(home.run, each.key).is_dir()]
+    return _export(home, pushed, progress, "refresh")
 
 
-def _export(home: Home, records: Sequence[VersionRecord], progress: Progress) -> list[Path]:
-    if all(_is_current(home, record) for record in records):
+def _export(home: Home, records: Sequence[VersionRecord], progress: Progress, who: str) -> list[Path]:
+    if all(_is_current(home, record) and _is_recorded(home, record) for record in records):
         return []
     # Brings torch along, which takes seconds to import; towers that are there need none.
     from trainers.life.push_towers import export_towers
@@ -74,7 +82,17 @@ def _export(home: Home, records: Sequence[VersionRecord], progress: Progress) ->
     with taking_turns(home.repo_dir / "data" / EXPORT_LOCK):
         # Another process may have been at it meanwhile.
         lacking = [record for record in records if not _is_current(home, record)]
-        return export_towers(home, lacking, progress) if lacking else []
+        folders = export_towers(home, lacking, progress) if lacking else []
+        for record in records:
+            _record(home, record.key, who)
+    return folders
+
+
+def _record(home: Home, key: str, who: str) -> None:
+    """Tell the catalogue what the towers of a version are, also those that a killed process left."""
+    digests, prefix = tower_artifacts(home.run, key), towers_prefix(home.run, key)
+    why = "towers for pushes"
+    home.catalogue.update_version(key, artifacts=digests, artifacts_under=prefix, who=who, why=why)
 
 
 def _is_current(home: Home, record: VersionRecord) -> bool:
@@ -83,6 +101,12 @@ def _is_current(home: Home, record: VersionRecord) -> bool:
         return False
     manifest = load_manifest(folder)
     return manifest.space_id == record.space_id and manifest.through == record.served_through
+
+
+def _is_recorded(home: Home, record: VersionRecord) -> bool:
+    """Whether the catalogue knows the towers of the newest day; a kill may have come in between."""
+    folder = towers_folder(home.run, record.key, home.newest_day(record.key).cutoff)
+    return str((folder / MANIFEST_FILE).relative_to(home.run)) in record.artifacts
 
 
 def pusher_of(home: Home) -> Pusher:
@@ -119,9 +143,10 @@ def push_file(
     Args:
         keys: Versions to push to; see `Pusher.push`.
         event_timestamp: Moment that the push is of, where it is not now.
+        dry_run: Write nothing; vectors are computed where the towers are there.
 
     Returns:
-        Figures of the whole push.
+        Figures of the whole push; of a dry run without towers those of the rows, and whose `towers` are lacking.
 
     Raises:
         PushError: A row is wrong, or the push cannot be done; of a wrong file nothing is written.
@@ -129,7 +154,10 @@ def push_file(
     started = time.perf_counter()
     with progress.stage("check rows"):
         total = rows.check()
-    prepare(home, keys, progress)
+    if not dry_run:
+        prepare(home, keys, progress)
+    elif lacking := lacking_towers(home, keys):
+        return {"entity": rows.entity, "rows": total, "towers": lacking}
     pusher, done = pusher_of(home), []
     with (
         _journal(home.run, rows, keys, event_timestamp, keep=not dry_run) as journal,

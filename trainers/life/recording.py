@@ -22,13 +22,14 @@ from feature_repo.versions import (
 )
 from trainers.commit import commit
 from trainers.data.manifest import embedding_versions
-from trainers.life.day_check import published_figures
+from trainers.life.artifacts import day_artifacts, version_artifacts
+from trainers.life.day_check import alignment_file, published_figures
 from trainers.life.home import Home, embedding_version, recorded_recipe
 from trainers.life.operators import is_operator
 from trainers.steps import RunContext
-from trainers.upstream.reference import reference_file, write_reference
-from trainers.upstream.vector_files import num_vectors, sha256_of
-from trainers.upstream.walk import CHECKPOINT
+from trainers.upstream.reference import write_reference
+from trainers.upstream.vector_files import num_vectors
+from trainers.upstream.walk import daily_file
 
 WHO = "run"
 _TRAINED, _PUBLISHED, _VISIBLE = (
@@ -123,10 +124,8 @@ def record_trained(home: Home, versions: Iterable[EmbeddingVersion]) -> None:
 def record_published(home: Home, versions: Iterable[EmbeddingVersion], cutoff: datetime) -> None:
     """Fix each version's space by its raw vectors of the newest cut-off, and record what it is made of."""
     for version in versions:
-        folder = home.folder(version.key)
-        space = write_reference(folder, cutoff)
-        files = [folder / CHECKPOINT, *(reference_file(folder, entity) for entity in ENTITIES)]
-        digests = {str(file.relative_to(home.run)): sha256_of(file) for file in files}
+        space = write_reference(home.folder(version.key), cutoff)
+        digests = version_artifacts(home, version.key)
         home.catalogue.update_version(version.key, space_id=space, artifacts=digests, who=WHO, why=_PUBLISHED)
 
 
@@ -154,8 +153,9 @@ def record_days(home: Home, record: VersionRecord, cutoffs: Sequence[datetime], 
 
 
 def _record_day(home: Home, record: VersionRecord, cutoff: datetime, gates: dict[str, float], author: Author) -> None:
-    version = embedding_version(record)
+    version, folder = embedding_version(record), home.folder(record.key)
     files = {entity: home.snapshot(version, entity, cutoff) for entity in ENTITIES}
+    raw = {entity: daily_file(folder, entity, cutoff) for entity in ENTITIES}
     states: tuple[DayState, ...] = ("generated", "checked", "visible")
     for state in states:
         day = DayRecord(
@@ -163,7 +163,7 @@ def _record_day(home: Home, record: VersionRecord, cutoff: datetime, gates: dict
             cutoff=cutoff,
             state=state,
             gates=gates,
-            snapshot_sha256={entity: sha256_of(file) for entity, file in files.items()},
+            snapshot_sha256=day_artifacts(files, raw, alignment_file(folder, cutoff)),
             entities={entity: num_vectors(file) for entity, file in files.items()},
         )
         home.catalogue.put_day(day, who=author.who, why=author.why)

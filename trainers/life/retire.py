@@ -16,14 +16,15 @@ from feature_repo.versions import (
     version_subject,
 )
 from trainers.life.consumers import record_consumers
-from trainers.life.operators import REPO
+from trainers.life.operators import REPO, is_repeated
 from trainers.life.prune import subject_of
 
 
-def retirable(run: Path, catalogue: Catalogue, targets: Sequence[str]) -> list[str]:
+def retirable(run: Path, catalogue: Catalogue, targets: Sequence[str], *, who: str, why: str) -> list[str]:
     """Subjects of release ids and version keys that nothing else reads, releases first, so that versions can follow.
 
-    Consumers are those that the feature registry and the catalogue know now.
+    Consumers are those that the feature registry and the catalogue know now. What the same person has retired for the
+    same reason is among the subjects: a command that was killed halfway is repeated as it was.
 
     Raises:
         UnknownSubjectError: A target is neither a release nor a version.
@@ -34,6 +35,8 @@ def retirable(run: Path, catalogue: Catalogue, targets: Sequence[str]) -> list[s
     subjects = sorted({subject_of(catalogue, target) for target in targets})
     for subject in subjects:
         kind, _, name = subject.partition(" ")
+        if is_repeated(catalogue, subject, ReleaseState.RETIRED, who=who, why=why):
+            continue
         if kind == "release":
             _check_release(catalogue, name)
         else:

@@ -17,12 +17,22 @@ def serve_through(home: Home, key: str, newer: str) -> VersionRecord:
         ValueError: The version is not superseded, or the newer one keeps no map to it.
     """
     with run_lock(home.run):
-        record = home.catalogue.version(key)
-        if record.state != VersionState.SUPERSEDED:
-            raise ValueError(
-                f"--version must name a superseded version (got {key}, which is {record.state}); promote a release "
-                f"with {newer} first"
-            )
-        maps_back(home, home.catalogue.version(newer), key)
+        check_servable_through(home, key, newer)
         why = f"its own training ends, {newer} feeds it"
         return home.catalogue.update_version(key, served_through=newer, who=operator(), why=why)
+
+
+def check_servable_through(home: Home, key: str, newer: str) -> VersionRecord:
+    """Pass when a newer version may feed a version; returns that one as it is.
+
+    Raises:
+        ValueError: The version is not superseded, or the newer one keeps no map to it.
+    """
+    record = home.catalogue.version(key)
+    if record.state != VersionState.SUPERSEDED:
+        raise ValueError(
+            f"--version must name a superseded version (got {key}, which is {record.state}); promote a release "
+            f"with {newer} first"
+        )
+    maps_back(home, home.catalogue.version(newer), key)
+    return record

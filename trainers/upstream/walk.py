@@ -30,6 +30,8 @@ from trainers.upstream.vector_files import vector_column, write_vectors
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
+PROGRESSIVE_FILE = "progressive.json"
+"""What the model scored on each day before it learned from it, in a version's folder."""
 
 Moments = npt.NDArray[np.int64]
 EntityInputs = Callable[[str, datetime], tuple[npt.NDArray[np.int64], Examples]]

@@ -5,6 +5,7 @@ A row is named by a *reference*: the file's index shifted by 40 bits, plus the r
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ REFERENCE_SHIFT = 40
 
 References = npt.NDArray[np.int64]
 
+SUPERSEDED_FILE = ".superseded.json"
+"""File of a folder that names the files whose rows a merged one has."""
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -96,15 +99,30 @@ def partition_root(path: Path) -> Path:
 
 
 def parquet_files(path: Path) -> Iterator[Path]:
-    """Files of a folder and its folders, of a glob, or the one file, in name order; hidden ones are not meant."""
+    """Files of a folder and its folders, of a glob, or the one file, in name order.
+
+    Hidden ones are not meant, nor those whose rows a merged file beside them has.
+    """
     if path.is_dir():
-        yield from sorted(file for file in path.rglob("*.parquet") if not _is_hidden(file.relative_to(path)))
+        # Read before files are listed: a merge that comes in between shows its rows twice, not never.
+        gone, _ = superseded(path)
+        found = (file for file in path.rglob("*.parquet") if not _is_hidden(file.relative_to(path)))
+        yield from sorted(file for file in found if file.name not in gone or file.parent != path)
     elif path.is_file():
         yield path
     elif any(mark in str(path) for mark in "*?["):
         root = partition_root(path)
         found = root.glob(str(path.relative_to(root)))
         yield from sorted(file for file in found if file.is_file() and not _is_hidden(file.relative_to(root)))
+
+
+def superseded(folder: Path) -> tuple[frozenset[str], str]:
+    """Names of files whose rows a merged file in the same folder has, and the name of that merge."""
+    try:
+        told = json.loads((folder / SUPERSEDED_FILE).read_text())
+    except FileNotFoundError:
+        return frozenset(), ""
+    return frozenset(told["files"]), str(told["by"])
 
 
 def partition_values(path: Path, root: Path) -> dict[str, str | None]:

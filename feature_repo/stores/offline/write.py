@@ -17,6 +17,8 @@ from feature_repo.stores.offline.arrow_types import cast_values
 from feature_repo.stores.offline.footers import naming, read_footer
 from feature_repo.stores.offline.snapshots import find_files, parquet_files, source_path
 
+APPENDED = "appended-"
+"""Beginning of the names of files that single writes add to a folder."""
 _COPY_ROWS = 1 << 16
 
 
@@ -86,7 +88,7 @@ def append_rows(
     newest = find_files(source, repo_path, f"feature view {view}")[-1] if files else None
     rows = _conform(source, table, newest, view, required)
     if path.suffix != ".parquet" and not path.is_file():
-        added = path / f"appended-{name or uuid.uuid4().hex}.parquet"
+        added = path / f"{APPENDED}{name or uuid.uuid4().hex}.parquet"
         write_tables(added, rows.schema, [rows])
         return added
     with _alone(path):

@@ -19,6 +19,7 @@ from feature_repo.versions import Catalogue, ReleaseRecord, Split
 from tests.life.releases.files import write_parts
 from tests.serving.tiny_run import SPACES
 from trainers.cli import app
+from trainers.commands import release_changes
 from trainers.run_lock import run_lock
 
 ME = f"{getpass.getuser()}@{socket.gethostname()}"
@@ -151,7 +152,7 @@ def test_retire_and_prune_delete_a_version_that_nothing_reads(run: Path, catalog
     release("promote", run, "tiny-2")
     release("retire", run, "tiny-1", "--why", "old")
     assert release("retire", run, "ctr_v1").stdout.startswith("version ctr_v1 is retired; `headwater release prune`")
-    assert "must not be retired yet (it is retired)" in refusal("retire", run, "ctr_v1")
+    assert "must not be retired yet (it is retired)" in refusal("retire", run, "ctr_v1", "--why", "another reason")
     plan = release("prune", run, "--dry-run").stdout
     assert "version ctr_v1: would delete 30 B" in plan
     assert "  view user_embedding_ctr_v1 and its online rows" in plan
@@ -162,6 +163,44 @@ def test_retire_and_prune_delete_a_version_that_nothing_reads(run: Path, catalog
     assert not (run / "releases" / "tiny-1").exists()
     assert "nothing is retired" in release("prune", run).stdout
     assert catalogue.version("ctr_v1").state == "pruned"
+
+
+def test_commands_killed_halfway_are_repeated_as_they_were(run: Path, catalogue: Catalogue) -> None:
+    release("promote", run, "tiny-2")
+    catalogue.retire_release("tiny-1", who=ME, why="old")
+    found = as_json("retire", run, "tiny-1", "ctr_v1", "--why", "old")
+    assert found["retired"] == ["release tiny-1", "version ctr_v1"]
+    release("prune", run, "tiny-1", "--why", "old")
+    found = as_json("prune", run, "tiny-1", "ctr_v1", "--why", "old")
+    assert [each["subject"] for each in found["pruned"]] == ["version ctr_v1"]
+    assert as_json("prune", run, "tiny-1", "ctr_v1", "--why", "old")["pruned"] == []
+    assert "must be retired to be pruned (got pruned)" in refusal("prune", run, "tiny-1", "--why", "another reason")
+
+
+def test_rollback_killed_before_it_told_goes_no_second_step_back(
+    run: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for turn, name in enumerate(("tiny-2", "tiny-1", "tiny-2")):
+        catalogue.promote(name, who=ME, why=f"turn {turn}")
+
+    def kill(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(release_changes, "_say_live", kill)
+        release("rollback", run, code=130)
+    assert catalogue.pointers().live == "tiny-1"
+    assert "tiny-1 is live (before: tiny-2)" in release("rollback", run).stdout
+    assert catalogue.pointers().live == "tiny-1"
+    assert list((run / "requests").iterdir()) == []
+    assert "tiny-2 is live (before: tiny-1)" in release("rollback", run).stdout
+
+
+def test_show_tells_of_a_release_while_the_live_ones_manifest_is_unreadable(run: Path) -> None:
+    (run / "releases" / "tiny-1" / "manifest.json").write_text("{")
+    assert "tiny-2, candidate" in release("show", run, "tiny-2").stdout
+    assert as_json("show", run, "tiny-2")["live"] is None
+    assert "breaks the serving contract" in refusal("show", run)
 
 
 def test_retire_gives_up_superseded_releases_and_then_their_version(run: Path, catalogue: Catalogue) -> None:

@@ -21,10 +21,11 @@ from tests.life.shop import FIRST, TRAINED, UNTIL, Shop, trained
 from trainers.evaluation import release, retrained
 from trainers.evaluation.retrained import create_from_versions, planned
 from trainers.life.home import Home
-from trainers.life.new_version import NewVersion, create_version
+from trainers.life.new_version import create_version
 from trainers.life.release_parts import check_servable
 from trainers.life.retraining import retraining_folder, retraining_folders_of
 from trainers.life.trainable import NotTrainableError
+from trainers.life.version_plan import NewVersion
 from trainers.markers import Marker, write_marker
 from trainers.progress import SILENT
 

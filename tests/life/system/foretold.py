@@ -135,6 +135,11 @@ class Foretold:
                 self.model.versions[key] = ModelVersion(each, "candidate", each.space_id)
         self._take_days(after)
 
+    def push(self, version: str) -> None:
+        """Rows alone change, of a version that may be read."""
+        if version not in self.model.versions or self.model.versions[version].state not in READY:
+            raise CatalogueError("model")
+
     def feed(self, author: dict[str, str], version: str, through: str) -> None:
         """A superseded version is fed by a newer one that keeps a map to it."""
         if version not in self.model.versions or self.model.versions[version].state != "superseded":

@@ -21,6 +21,8 @@ import trainers.console
 import trainers.evaluation.step
 import trainers.life.backfill
 import trainers.life.prune
+import trainers.life.push
+import trainers.life.push_towers
 import trainers.life.refresh
 import trainers.life.release_parts
 import trainers.life.retire
@@ -31,7 +33,7 @@ from feature_repo.release.files import RELEASES
 from feature_repo.versions import Catalogue
 from tests.life.releases.small_release import programs
 from tests.life.system.shop import UNTIL
-from tests.life.system.stand_in import StandInTrainer
+from tests.life.system.stand_in import StandInTrainer, export, load_program
 from tests.serving.tiny_run import HEAD
 from trainers import pipeline, recipes, run_config, upstream_steps
 from trainers.cli import app
@@ -77,6 +79,8 @@ def prepare() -> None:
     small = replace(sizes, token_dim=WIDTH // sizes.output_tokens)
     recipes.RECIPES["tiny"] = lambda: dataclasses.replace(tiny(), upstream=small, gates=GATES)
     upstream_steps.UpstreamTrainer = StandInTrainer  # type: ignore[assignment, misc]
+    trainers.life.push_towers.export = export  # type: ignore[assignment]
+    trainers.life.push.load_program = load_program
     preparation.select = lambda _repo_dir, _package_dir=None: False
 
 

@@ -97,6 +97,22 @@ class PlainRun:
         """Snapshots that joins read."""
         return sorted((self.data / "offline" / f"{entity}_embedding_{key}").glob("date=*.parquet"))
 
+    def offline_files(self, entity: str, key: str) -> list[Path]:
+        """Every file that joins read: snapshots, pushed rows, and files that pushed rows were merged into."""
+        folder = self.data / "offline" / f"{entity}_embedding_{key}"
+        told = folder / ".superseded.json"
+        merged = json.loads(told.read_text())["files"] if told.is_file() else []
+        return sorted(file for file in folder.glob("[!.]*.parquet") if file.name not in merged)
+
+    def offline_rows(self, entity: str, key: str) -> Mapping[tuple[int, datetime], list[npt.NDArray[np.float32]]]:
+        """Vectors by key and moment from which they may be used."""
+        found: dict[tuple[int, datetime], list[npt.NDArray[np.float32]]] = {}
+        for file in self.offline_files(entity, key):
+            table = pq.ParquetFile(file).read(columns=[f"{entity}_id", "event_timestamp", "embedding"])
+            for name, moment, vector in zip(*(column.to_pylist() for column in table.columns), strict=True):
+                found.setdefault((int(name), moment.astimezone(UTC)), []).append(np.asarray(vector, np.float32))
+        return found
+
     def reference(self, entity: str, key: str) -> Vectors:
         """Reference frame of a version; empty where there is none."""
         file = self.folder / "upstream" / key / "reference" / f"{entity}.parquet"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,10 @@ import numpy.typing as npt
 from feature_repo.versions import ReleaseRecord, VersionRecord
 from tests.feature_repo.catalogue.invariants import violations
 from tests.life.system.plain import ENTITIES, IN_USE, PlainRun, Vectors, sha256, vectors_of
+from tests.life.system.shop import DELAY, NUM_PINS, PUSHED
+from tests.life.system.stand_in import latent_vectors
+from trainers.data.upstream_data import UpstreamSpecs
+from trainers.life.home import INPUTS_FILE
 
 READY = ("candidate", "live", "superseded")
 MOVES = {
@@ -50,16 +54,27 @@ class Truth:
     """Where every entity stands in any space: the latent vectors, as the first version shows them."""
 
     def __init__(self, run: Path) -> None:
-        plain = PlainRun(run)
-        self._latent = {entity: plain.reference(entity, "ctr_v1") for entity in ENTITIES}
+        plain, inputs = PlainRun(run), UpstreamSpecs.load(run / "upstream" / "ctr_v1" / INPUTS_FILE)
+        self._latent = {}
+        for entity, spec in (("user", inputs.user), ("pin", inputs.pin)):
+            shown = plain.reference(entity, "ctr_v1")
+            dim = len(next(iter(shown.values())))
+            latent = latent_vectors(spec, [*shown, *PUSHED[entity]], dim)
+            turn = _turn(latent, shown)
+            self._latent[entity] = {key: vector @ turn for key, vector in latent.items()}
 
     def expected(self, entity: str, reference: Vectors) -> dict[int, npt.NDArray[np.float64]]:
         """Vector of each entity in the space of a reference frame."""
         latent = self._latent[entity]
-        common = [key for key in reference if key in latent]
-        ours, theirs = (np.stack([frame[key] for key in common]).astype(np.float64) for frame in (latent, reference))
-        turn = np.linalg.lstsq(ours, theirs, rcond=None)[0]
+        turn = _turn(latent, reference)
         return {key: latent[key] @ turn for key in latent}
+
+
+def _turn(ours: Mapping[int, Any], theirs: Vectors) -> npt.NDArray[np.float64]:
+    """From one space to another, by the entities that stand in both."""
+    common = [key for key in theirs if key in ours]
+    one, other = (np.stack([frame[key] for key in common]).astype(np.float64) for frame in (ours, theirs))
+    return np.asarray(np.linalg.lstsq(one, other, rcond=None)[0])
 
 
 def broken(run: Path, truth: Truth) -> list[str]:
@@ -80,6 +95,7 @@ def unfinished(run: Path) -> list[str]:
     plain = PlainRun(run)
     seen, found = plain.seen, []
     found += [f"{key} is {each.state}" for key, each in seen.versions.items() if each.state in ("training",)]
+    found += _digests(plain)
     known = {release.folder for release in seen.releases.values() if release.state != "pruned"}
     there = {f"releases/{path.name}" for path in (run / "releases").iterdir() if not path.name.startswith(".")}
     found += [f"{folder} belongs to no release that is kept" for folder in sorted(there - known)]
@@ -93,6 +109,15 @@ def unfinished(run: Path) -> list[str]:
         extra = {name for name in names if "_embedding_" in name} - declared
         found += [f"{name} is in the {place} still" for name in sorted(extra)]
     return found
+
+
+def _digests(plain: PlainRun) -> Iterator[str]:
+    """Every file that a version is made of is there and as the catalogue says."""
+    for key, version in plain.seen.versions.items():
+        for name, digest in version.artifacts.items() if version.state in READY else ():
+            file = plain.folder / name
+            if not file.is_file() or sha256(file) != digest:
+                yield f"{key} ({version.state}) must have {name} as the catalogue says"
 
 
 def _history(plain: PlainRun) -> Iterator[str]:
@@ -145,15 +170,30 @@ def _versions(plain: PlainRun, truth: Truth) -> Iterator[str]:
             yield from _online(plain, version, entity, expected)
             for release in plain.seen.releases.values():
                 if entity == "pin" and release.state in IN_USE and version.key in release.versions:
-                    # An index over Pins whose vectors were outside max age holds nothing, which is no other space.
-                    known = {key: each for key, each in plain.index(release).items() if np.abs(each).max() > 0.0}
-                    yield from _strangers(f"index of {release.id}", known, expected)
+                    yield from _index(plain, version, release, expected)
+
+
+def _index(
+    plain: PlainRun, version: VersionRecord, release: ReleaseRecord, expected: Mapping[int, Any]
+) -> Iterator[str]:
+    """Vectors of the space, and zero for just those Pins whose every vector was outside max age at the cut-off."""
+    assert release.data_cutoff is not None
+    until = release.data_cutoff + DELAY
+    since = until - timedelta(hours=version.ttl_hours)
+    usable = {key for key, moment in plain.offline_rows("pin", version.key) if since <= moment <= until}
+    index = plain.index(release)
+    held = {key for key, each in index.items() if np.abs(each).max() > 0.0}
+    yield from _strangers(f"index of {release.id}", {key: index[key] for key in held}, expected)
+    if wrong := held ^ (usable & index.keys()):
+        yield f"index of {release.id} and usable vectors of {version.key} must be of the same Pins ({sorted(wrong)})"
+    if absent := set(range(1, NUM_PINS + 1)) - index.keys():
+        yield f"index of {release.id} must hold every Pin (lacks {sorted(absent)})"
 
 
 def _offline(plain: PlainRun, version: VersionRecord, entity: str, expected: Mapping[int, Any]) -> Iterator[str]:
     there = {file.name: file for file in plain.offline(entity, version.key)}
-    for name, file in there.items():
-        yield from _strangers(f"{file.parent.name}/{name}", vectors_of(file, entity), expected)
+    for file in plain.offline_files(entity, version.key):
+        yield from _strangers(f"{file.parent.name}/{file.name}", vectors_of(file, entity), expected)
     for day in plain.days:
         if day["key"] == version.key and day["state"] == "visible":
             name = f"date={day['cutoff']:%Y-%m-%d}.parquet"
@@ -166,6 +206,10 @@ def _online(plain: PlainRun, version: VersionRecord, entity: str, expected: Mapp
     yield from _strangers(
         f"online rows of {entity} {version.key}", {key: each.vector for key, each in rows.items()}, expected
     )
+    known = plain.offline_rows(entity, version.key)
+    for key, row in rows.items():
+        if not any(np.array_equal(row.vector, each) for each in known.get((key, row.usable_from), ())):
+            yield f"{entity} {key} of {version.key} is online from {row.usable_from}, and not so offline"
     newest = max((d["cutoff"] for d in plain.days if (d["key"], d["state"]) == (version.key, "visible")), default=None)
     if newest is None:
         yield f"{version.key} is {version.state} without a visible day"

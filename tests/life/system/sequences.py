@@ -7,6 +7,7 @@ came to its end did to the catalogue what the model does, or refused what the mo
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import shutil
@@ -14,7 +15,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tests.life.system.consumer import Consumer
 from tests.life.system.foretold import Foretold, author, refreshed
 from tests.life.system.plain import IN_USE, PlainRun
 from tests.life.system.promises import Truth, broken
-from tests.life.system.shop import DAY, FIRST, NUM_DAYS
+from tests.life.system.shop import DAY, DELAY, FIRST, NUM_DAYS, NUM_PINS, NUM_USERS, PUSHED
 from tests.life.system.stand_in import DAMAGE
 from tests.life.system.workshop import Done, Workshop
 
@@ -47,6 +48,7 @@ KINDS = {
     "retire": 1,
     "prune": 2,
     "backfill": 1,
+    "push": 4,
     "feed": 1,
     "team": 1,
     "two_at_once": 3,
@@ -54,7 +56,7 @@ KINDS = {
 }
 """What may happen next, and how often."""
 AFTER_KILL = ("repeat", "repeat", "repeat", "kill again", "leave")
-MOMENTS = {"refresh": 200, "version create": 220, "backfill": 60, "release prune": 60}
+MOMENTS = {"push": 40, "refresh": 200, "version create": 220, "backfill": 60, "release prune": 60}
 """About how many moments a command has."""
 FEW_MOMENTS = 12
 """The same of every other one."""
@@ -74,7 +76,7 @@ class Command:
     @property
     def name(self) -> str:
         """The command without its arguments."""
-        return " ".join(self.arguments[: 1 if self.arguments[0] in ("refresh", "backfill") else 2])
+        return " ".join(self.arguments[: 1 if self.arguments[0] in ("refresh", "backfill", "push") else 2])
 
     def __str__(self) -> str:
         return f"{self.who}: headwater {' '.join(self.arguments)}{' (damaged)' if self.damaged else ''}"
@@ -100,6 +102,7 @@ class Sequence:
         self.steps: list[str] = []
         self.left: list[Command] = []
         self.numbers = itertools.count()
+        self.pushed: dict[tuple[str, str], set[tuple[int, datetime]]] = {}
         self.counts["sequences"] += 1
 
     def close(self) -> None:
@@ -122,6 +125,7 @@ class Sequence:
             done = self._once(command, kill)
             self._check(command)
             if not done.killed:
+                self._note_pushed(command, done)
                 self._compare(command, before, done)
                 return done
             if after_kill == "leave":
@@ -149,8 +153,27 @@ class Sequence:
     def _check(self, what: object) -> None:
         wrong = broken(self.run, self.truth)
         assert wrong == [], self._story(what, wrong)
-        wrong = self.consumer.broken()
+        wrong = [*self.consumer.broken(), *self._lost()]
         assert wrong == [], self._story(what, wrong)
+
+    def _lost(self) -> Iterator[str]:
+        """Rows of finished pushes that no file has any more."""
+        plain = self.plain
+        for (entity, key), rows in self.pushed.items():
+            if plain.seen.versions[key].state in IN_USE and (lost := rows - plain.offline_rows(entity, key).keys()):
+                yield f"pushed rows of {entity} {key} are gone: {sorted(lost)[:3]}"
+
+    def _note_pushed(self, command: Command, done: Done) -> None:
+        if command.name == "push" and done.code == 0:
+            _, _, entity, _, _, _, key, *_ = command.arguments
+            pushed = self.plain.offline_rows(entity, key).keys() - self._snapshots(entity, key)
+            self.pushed.setdefault((entity, key), set()).update(pushed)
+
+    def _snapshots(self, entity: str, key: str) -> set[tuple[int, datetime]]:
+        """Rows that a night's snapshot gave."""
+        plain = self.plain
+        moments = {day["cutoff"] + DELAY for day in plain.days if day["key"] == key}
+        return {row for row in plain.offline_rows(entity, key) if row[1] in moments}
 
     def _compare(self, command: Command, before: Foretold, done: Done) -> None:
         """The command did, or refused, what the model does or refuses."""
@@ -169,6 +192,9 @@ class Sequence:
         elif done.code == 2 and command.name == "release create":
             given_up = [name for name, each in before.model.releases.items() if each.state in ("retired", "pruned")]
             assert any(name in done.err for name in given_up), self._story(command, [done.err])
+            foretold = before.anew()
+        elif done.code == 2 and command.name == "push" and not refused:
+            assert "a refresh is under way" in done.err, self._story(command, [done.err])
             foretold = before.anew()
         elif refused or done.code != 0:
             assert (done.code == 2) == refused, self._story(command, [f"refused: {refused}", done.err])
@@ -264,6 +290,18 @@ class Sequence:
             arguments = ("backfill", "--version", key, "--from", when, "--to", when, "-q")
             yield Command(arguments, Foretold.days_alone, self.who)
 
+    def push(self) -> Iterator[Command]:
+        """Some users or Pins, known ones and new ones, into one version."""
+        versions = self.plain.seen.versions
+        key, entity = self.pick(self.versions(*IN_USE), list(versions)), self.random.choice(["user", "pin"])
+        most = {"user": NUM_USERS, "pin": NUM_PINS}[entity]
+        ids = self.random.sample([*range(1, most + 1), *PUSHED[entity]], 3)
+        file = self.folder / f"rows-{next(self.numbers)}.jsonl"
+        rows = [{f"{entity}_id": each, "group": f"kind {self.random.randrange(4)}"} for each in ids]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        arguments = ("push", "--entity", entity, "--file", str(file), "--version", key, "--quiet")
+        yield Command(arguments, lambda foretold, _: foretold.push(key), self.who)
+
     def feed(self) -> Iterator[Command]:
         """A superseded version is fed by a newer one."""
         versions = self.plain.seen.versions
@@ -349,7 +387,7 @@ class Sequence:
 
     def two_at_once(self) -> None:
         """One operator stands still at a moment, and another one does something meanwhile."""
-        names = ["promote", "rollback", "retire", "prune", "refresh", "create_release"]
+        names = ["promote", "rollback", "retire", "prune", "refresh", "create_release", "push"]
         found = [next(iter(getattr(self, self.random.choice(names))()), None) for _ in range(2)]
         slow, fast = found
         if slow is None or fast is None:

@@ -12,8 +12,12 @@ import pyarrow.parquet as pq
 import yaml
 
 NUM_USERS, NUM_PINS, NUM_DAYS, ROWS_A_DAY = 24, 16, 16, 60
+PUSHED = {"user": tuple(range(101, 104)), "pin": tuple(range(201, 203))}
+"""Entities that no raw data knows, and that are only ever pushed."""
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
+DELAY = timedelta(hours=1)
+"""From a day's cut-off to the moment from which its vectors may be used, where nothing else is declared."""
 UNTIL = FIRST + 6 * DAY
 """Where the run's window ends; every later day is there to refresh with."""
 _MICROS = pa.timestamp("us", tz="UTC")

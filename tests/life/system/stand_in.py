@@ -10,16 +10,21 @@ Dims: N rows, d width of a vector.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from torch import nn
 
+from feature_repo.encoding import Array, InputSpec, encode
+from feature_repo.push.towers import Program
 from trainers import checkpoint
 from trainers.data.examples import Examples, Rows
+from trainers.life.push_towers import FrameTower
 from trainers.progress import Stage
 from trainers.upstream.compatibility import BackwardMap, Compatibility
 from trainers.upstream.model import UpstreamConfig
@@ -102,6 +107,37 @@ class StandInTrainer:
         """Go on from a checkpoint."""
         _, notes = checkpoint.load(path, self.model)
         return notes
+
+
+def export(tower: FrameTower, examples: Examples, file: Path) -> float:
+    """Write a tower as the one matrix that it is; what an ONNX export does, for pushes."""
+    del examples
+    sign = float(tower.model.user_sign) if tower._is_user else 1.0
+    with file.open("wb") as out:
+        np.save(out, sign * _basis(tower.model) @ tower.matrix.numpy().astype(np.float64))
+    return 0.0
+
+
+def load_program(file: Path, output: str) -> Program:
+    """A tower that `export` wrote."""
+    del output
+    entity, matrix = file.name.partition("_")[0], np.load(file)
+
+    def run(inputs: dict[str, Array]) -> Array:
+        buckets = inputs[f"{entity}_id_0"]
+        turned = np.array([_latent(entity, int(each), len(matrix)) for each in buckets]).reshape(-1, len(matrix))
+        found: Array = (turned @ matrix).astype(np.float32)
+        return found
+
+    return run
+
+
+def latent_vectors(spec: InputSpec, keys: Sequence[int], dim: int) -> dict[int, npt.NDArray[np.float64]]:
+    """Where entities stand for good, by key."""
+    entity, own = spec.side, spec.ids[0]
+    buckets = encode(InputSpec(side=entity, ids=(own,)), pa.table({own.column: pa.array(keys, pa.int64())}))
+    found = zip(keys, buckets[f"{entity}_id_0"], strict=True)
+    return {key: _latent(entity, int(bucket), dim) for key, bucket in found}
 
 
 def _basis(model: Space) -> npt.NDArray[np.float64]:
