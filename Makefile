@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := serve,train,milvus,tracking,dev
+EXTRAS := serve,train,milvus,tracking,tracing,dev
 PORT := 8080
 RUN := runs/demo
 ARGS :=

@@ -17,8 +17,8 @@ from tests.imports import ROOT, Import, imports_of, third_party
 EXTRAS: dict[str, tuple[str, ...]] = {
     "feature_repo": ("milvus",),
     "trainers": ("train", "serve", "tracking", "maps"),
-    "serving": ("serve",),
-    "tests": ("train", "serve", "milvus", "tracking", "dev"),
+    "serving": ("serve", "tracing"),
+    "tests": ("train", "serve", "milvus", "tracking", "tracing", "dev"),
 }
 """Extras that a package may count on beside the base install; trainers start the server."""
 DISTRIBUTIONS = {"umap": "umap-learn"}

@@ -112,7 +112,7 @@ class _Joined:
             )
         self._connection.execute(
             "CREATE TEMP TABLE matched AS SELECT row, label, "
-            f"arg_max(impression_id, {ANSWERED}) FILTER (at IS NULL OR {ANSWERED} <= at) AS impression_id "
+            f"arg_max(impression_id, {ANSWERED}) FILTER (WHERE {_NOT_LATER}) AS impression_id "
             "FROM clicks LEFT JOIN shown USING (request_id, pin_id) GROUP BY row, label"
         )
 
@@ -134,7 +134,7 @@ class _Joined:
         answers, impressions, mean = self._one(
             f"SELECT (SELECT count(*) FROM {RESPONSES}), count(*), avg(pctr) FROM shown"
         )
-        clicks, unmatched = self._one("SELECT count(*), count(*) FILTER (impression_id IS NULL) FROM matched")
+        clicks, unmatched = self._one("SELECT count(*), count(*) FILTER (WHERE impression_id IS NULL) FROM matched")
         positives = dict(
             self._connection.execute(
                 "SELECT label, count(DISTINCT impression_id) FROM matched WHERE impression_id IS NOT NULL GROUP BY 1"
@@ -174,9 +174,9 @@ class _Joined:
         if absent := set(CLICK_COLUMNS) - columns:
             raise RequestLogError(f"{file} must have {', '.join(CLICK_COLUMNS)} (lacks {', '.join(sorted(absent))})")
         label = "label::VARCHAR" if LABEL_COLUMN in columns else literal(self._predicted)
-        at = "event_timestamp::TIMESTAMPTZ" if "event_timestamp" in columns else "NULL::TIMESTAMPTZ"
+        clicked = "event_timestamp::TIMESTAMPTZ" if "event_timestamp" in columns else "NULL::TIMESTAMPTZ"
         keys = "request_id::VARCHAR AS request_id, pin_id::BIGINT AS pin_id"
-        return f"SELECT {keys}, {label} AS label, {at} AS at FROM {source}"
+        return f"SELECT {keys}, {label} AS label, {clicked} AS clicked FROM {source}"
 
     def _known(self) -> str:
         return ", ".join(literal(label) for label in self._spec.labels)
@@ -190,8 +190,9 @@ class _Joined:
         return tuple(row)
 
 
+_NOT_LATER = f"clicked IS NULL OR {ANSWERED} <= clicked"
 _NO_CLICKS = (
-    "SELECT NULL::VARCHAR AS request_id, NULL::BIGINT AS pin_id, NULL::VARCHAR AS label, NULL::TIMESTAMPTZ AS at "
+    "SELECT NULL::VARCHAR AS request_id, NULL::BIGINT AS pin_id, NULL::VARCHAR AS label, NULL::TIMESTAMPTZ AS clicked "
     "WHERE false"
 )
 

@@ -10,8 +10,10 @@ Dims: N answered Pins.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import pyarrow as pa
 from feature_repo.contract import EVENT_TIMESTAMP, join_key
 from feature_repo.encoding import InputSpec, add_context
 from feature_repo.release.manifest import ReleaseManifest
-from feature_repo.request_log.layout import STATUS_PREFIX
+from feature_repo.request_log.layout import MOMENT, STATUS_PREFIX
 from feature_repo.versions import Catalogue
 from trainers.data.examples import encode_sides
 from trainers.data.frames import point_in_time_frame
@@ -98,7 +100,8 @@ def skew_of(run: Path, catalogue: Catalogue, logged: LoggedPins) -> ReleaseSkew:
     features = [compared(name, served[name].take(once), trained[name].take(once)) for name in user]
     features += [compared(name, served[name], trained[name]) for name in pin]
     sides = (manifest.encoders.ranking_user, manifest.encoders.ranking_pin, manifest.encoders.ranking_context)
-    inputs = [encode_sides(sides, add_context(rows)) for rows in (served, trained)]
+    moments = _moments(logged.rows)
+    inputs = [encode_sides(sides, add_context(_at(rows, moments))) for rows in (served, trained)]
     surfaces = np.asarray(logged.rows["surface"].to_pylist(), dtype=np.str_)
     folder = run / record.folder
     scores = [released_scores(folder, manifest, each, surfaces) for each in inputs]
@@ -125,6 +128,19 @@ def trained_rows(repo: Path, manifest: ReleaseManifest, logged: pa.Table) -> pa.
         if name not in frame.column_names:
             frame = frame.append_column(name, other[name])
     return frame
+
+
+def _moments(logged: pa.Table) -> pa.Array:
+    """Moment of each impression [N]: what the request said, else that of its answer's features."""
+    given = (json.loads(text).get(MOMENT) if text else None for text in logged["context"].to_pylist())
+    as_of = logged[EVENT_TIMESTAMP].to_pylist()
+    found = [datetime.fromisoformat(text) if text else at for text, at in zip(given, as_of, strict=True)]
+    return pa.array(found, pa.timestamp("us", tz="UTC"))
+
+
+def _at(rows: pa.Table, moments: pa.Array) -> pa.Table:
+    """The rows with their context's moments in place of those of their features."""
+    return rows.set_column(rows.column_names.index(EVENT_TIMESTAMP), EVENT_TIMESTAMP, moments)
 
 
 def _with_columns(served: pa.Table, columns: Sequence[str], trained: pa.Table) -> pa.Table:
