@@ -100,7 +100,7 @@ class Worker:
         code = self._process.wait()
         if code == _KILLED:
             raise StoppedError("killed by the system, out of memory")
-        raise RuntimeError(f"a way must end well (got exit code {code}):\n{self._log.read_text()[-_LOG_CHARACTERS:]}")
+        raise RuntimeError(f"a way must end well (got exit code {code}):\n{_told(self._log.read_text())}")
 
     def _resident_mb(self) -> float:
         try:
@@ -121,3 +121,9 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _told(log: str) -> str:
+    """The end of what a process said, without the lists of leaks by which extension modules take their leave."""
+    lines = [line for line in log.splitlines() if not line.startswith(("nanobind:", " - leaked", " - ... skipped"))]
+    return "\n".join(lines)[-_LOG_CHARACTERS:]
