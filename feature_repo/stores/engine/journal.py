@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 logger = logging.getLogger(__name__)
 
@@ -49,16 +49,20 @@ class Journal:
 
     def begin(self) -> None:
         """Say that every row passed the checks and none is written; what was there is forgotten."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps({"fingerprint": self._fingerprint}) + "\n")
-        partial.replace(self._path)
+        with _named(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                partial.write_text(json.dumps({"fingerprint": self._fingerprint}) + "\n")
+                partial.replace(self._path)
+            finally:
+                partial.unlink(missing_ok=True)
         self.rows, self.probes, self.is_checked = 0, [], True
 
     def complete(self, rows: int, probes: list[Probe]) -> None:
         """Say that the first `rows` rows are in the online store."""
         line = {"rows": rows, "probes": [[probe.entity_key, probe.event_timestamp] for probe in probes]}
-        with self._path.open("a") as file:
+        with _named(self._path), self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self.rows = rows
         self.probes += probes
@@ -96,8 +100,7 @@ def exclusive(path: Path, view: str) -> Iterator[None]:
     Raises:
         MaterializationInProgressError: Another process, or another thread of this one, is at it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with _opened_lock(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -106,7 +109,27 @@ def exclusive(path: Path, view: str) -> Iterator[None]:
                 f"feature view {view} must be materialized by one process at a time (got a second one while "
                 f"{file.read().strip() or 'another process'} is at it); wait for that one and run again"
             ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with _named(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
         yield
+
+
+def _opened_lock(path: Path) -> TextIO:
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say of which file, and what to do, when the disk is full or the folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno or 0,
+            f"{path} must be written, what a materialization has done ({error.strerror}); "
+            "free disk space, or name another batch_engine.journal_directory, and run again",
+        ) from error

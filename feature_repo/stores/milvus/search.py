@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from numbers import Real
 from typing import Any, TypeAlias
 
 from feast import FeatureView, ValueType
@@ -28,6 +29,8 @@ Filters: TypeAlias = ComparisonFilter | CompoundFilter | None
 Document: TypeAlias = tuple[datetime, EntityKey, dict[str, Value]]
 FEAST_DEFAULT_METRIC = "L2"
 """What Feast asks for when neither the caller nor the field names a metric."""
+_COMPARED: dict[ValueType, type] = {ValueType.STRING: str, ValueType.BOOL: bool}
+"""Python types of a filter's values by the type of the field; numbers for all others."""
 RANK_KEY = "search_rank"
 """Goes first among the join keys of an answer: 1 for the nearest.
 
@@ -81,9 +84,10 @@ def vector_field(request: SearchRequest, columns: Sequence[Column], metrics: dic
     (name,) = asked
     vector = request.vector or ()
     if len(vector) != vectors[name] or not all(math.isfinite(number) for number in vector):
+        odd = [number for number in vector if not math.isfinite(number)]
         raise ValueError(
             f"a query for {name} of feature view {request.view.name} must be {vectors[name]} finite numbers "
-            f"(got {len(vector)} of them)"
+            f"(got {len(vector)} of them{f', {odd[0]} among them' if odd else ''})"
         )
     if request.metric and metric_name(request.metric) not in (metrics[name], FEAST_DEFAULT_METRIC):
         raise ValueError(
@@ -147,12 +151,26 @@ def _translated(
         raise ValueError(
             f"a filter on feature view {view.name} must name one of {sorted(comparable)} (got {filters.key!r})"
         )
-    if comparable[filters.key].kind != ValueType.UNIX_TIMESTAMP:
-        return filters
     values = filters.value if isinstance(filters.value, list) else [filters.value]
+    kind = comparable[filters.key].kind
+    if kind != ValueType.UNIX_TIMESTAMP:
+        _check_values(view, filters.key, kind, values)
+        return filters
     moments = [_moment_micros(value) for value in values]
     value: Any = moments if isinstance(filters.value, list) else moments[0]
     return ComparisonFilter(type=filters.type, key=filters.key, value=value)
+
+
+def _check_values(view: FeatureView, key: str, kind: ValueType, values: Sequence[Any]) -> None:
+    """Raise for values that Milvus could not compare with the field."""
+    wanted = _COMPARED.get(kind, Real)
+    odd = [
+        value for value in values if not isinstance(value, wanted) or isinstance(value, bool) is not (wanted is bool)
+    ]
+    if odd:
+        raise ValueError(
+            f"a filter on {key} of feature view {view.name} must compare it with values of {kind.name} (got {odd[0]!r})"
+        )
 
 
 def _moment_micros(value: Any) -> int:

@@ -31,6 +31,8 @@ class ViewJoin:
     query: AsofQuery
     columns: dict[str, pa.Field]
     """Column in the files to the field of the result."""
+    widths: dict[str, int]
+    """Column in the files to the declared width, of vectors that have one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,4 +133,5 @@ class Join:
         is_selective = only_keys_of is not None and _SELECTIVE * only_keys_of.num_rows < num_candidates
         wanted = only_keys_of if is_selective else None
         matcher = Matcher(connection, query, f"view_{number}", window, num_candidates, wanted)
-        return matcher, Gather(snapshots, files, view.columns, 0 if only_keys_of is not None else self.cache_bytes)
+        cache_bytes = 0 if only_keys_of is not None else self.cache_bytes
+        return matcher, Gather(snapshots, files, view.columns, view.widths, cache_bytes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from threading import Lock
@@ -12,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.stores.offline.pages import PAGE_ROWS, read_pages, row_groups
-from feature_repo.stores.offline.snapshots import References, Snapshots
-from feature_repo.stores.offline.take import Column, Indices, column_of, whole
+from feature_repo.stores.offline.snapshots import References, SnapshotError, Snapshots
+from feature_repo.stores.offline.take import Column, Indices, WidthError, column_of, whole
 from feature_repo.stores.prefetch import prefetch
 
 NO_MATCH = -1
@@ -28,10 +29,16 @@ class Gather:
     """
 
     def __init__(
-        self, snapshots: Snapshots, files: list[int], columns: Mapping[str, pa.Field], cache_bytes: int = 0
+        self,
+        snapshots: Snapshots,
+        files: list[int],
+        columns: Mapping[str, pa.Field],
+        widths: Mapping[str, int],
+        cache_bytes: int = 0,
     ) -> None:
         self._snapshots = snapshots
         self._columns = columns
+        self._widths = [widths.get(name, 0) for name in columns]
         self._groups = row_groups(snapshots, files)
         num_pages = np.array([-(-group.num_rows // PAGE_ROWS) for group in self._groups], np.int64)
         self._group_of = np.repeat(np.arange(len(num_pages)), num_pages)
@@ -54,7 +61,10 @@ class Gather:
         return _Plan(
             gather=self,
             groups=np.unique(self._group_of[num_rows > 0]).tolist(),
-            columns=[column_of(field.type, matched) for field in self._columns.values()],
+            columns=[
+                column_of(field.type, matched, width)
+                for field, width in zip(self._columns.values(), self._widths, strict=True)
+            ],
             bounds=np.concatenate([[0], np.cumsum(num_rows)]).tolist(),
             positions=positions[order],
             rows=rows[order],
@@ -64,6 +74,17 @@ class Gather:
     def schema(self) -> pa.Schema:
         """Fields of the features."""
         return pa.schema(list(self._columns.values()))
+
+    @contextmanager
+    def naming(self, group: int, place: int) -> Iterator[None]:
+        """Name view, file and column of a vector of another width."""
+        try:
+            yield
+        except WidthError as error:
+            path, name = self._snapshots.files[self._groups[group].file], list(self._columns)[place]
+            raise SnapshotError(
+                f"{self._snapshots.label} in {path}: {name} must be {error}; write that file again"
+            ) from error
 
     def pages(self, group: int) -> Iterator[tuple[int, pa.Table]]:
         """Number and content of each page of a row group.
@@ -98,8 +119,9 @@ class _Plan:
             for number, page in pages:
                 first, last = self.bounds[number : number + 2]
                 if first < last:
-                    for column, values in zip(self.columns, page.columns, strict=True):
-                        column.put(self.positions[first:last], whole(values), self.rows[first:last])
+                    for place, (column, values) in enumerate(zip(self.columns, page.columns, strict=True)):
+                        with self.gather.naming(group, place):
+                            column.put(self.positions[first:last], whole(values), self.rows[first:last])
 
     def finish(self) -> pa.Table:
         """The features."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 from feast.feature_view import DUMMY_ENTITY_ID, FeatureView
 
+from feature_repo.stores.engine.checks import vector_widths
 from feature_repo.stores.offline.arrow_types import declared_type, plain_type
 from feature_repo.stores.offline.asof_join import AsofQuery
 from feature_repo.stores.offline.block_join import ViewJoin
@@ -59,7 +60,8 @@ def view_join(
         ttl=view.ttl or timedelta(),
         known_at_the_time=known_at_the_time and bool(snapshots.created_field),
     )
-    return ViewJoin(query=query, columns=columns)
+    widths = {in_file.get(name, name): width for name, width in vector_widths(view).items()}
+    return ViewJoin(query=query, columns=columns, widths=widths)
 
 
 def required_columns(view: FeatureView) -> list[str]:

@@ -20,6 +20,10 @@ _BLOCK_BYTES = 1 << 20
 """Rows are copied in blocks of about this size, which stay in the processor's cache."""
 
 
+class WidthError(ValueError):
+    """A vector that is asked for has another width than its field declares."""
+
+
 class Column:
     """One column of a result of N rows, filled from pages of files in any order and by any threads; null where nothing
     was put."""
@@ -67,8 +71,9 @@ class NumberColumn(Column):
 class VectorColumn(Column):
     """A column of vectors: those of the first width as one [N, W] matrix, any others as lists."""
 
-    def __init__(self, kind: pa.DataType, matched: Mask) -> None:
+    def __init__(self, kind: pa.DataType, matched: Mask, width: int = 0) -> None:
         super().__init__(kind, len(matched))
+        self._width = width
         # Only matched rows have a place in the matrix: lists that are null take no values.
         self._place = np.cumsum(matched, dtype=np.int32) - 1
         self._num_places = int(np.count_nonzero(matched))
@@ -77,10 +82,16 @@ class VectorColumn(Column):
         self._lock = Lock()
 
     def put(self, positions: Indices, page: pa.Array, rows: Indices) -> None:
-        """Put rows of a page at some positions of the result, each position once."""
+        """Put rows of a page at some positions of the result, each position once.
+
+        Raises:
+            WidthError: One of them is not of the declared width.
+        """
         if page.null_count == len(page):
             return
         found = vectors(page)
+        if self._width and (found is None or found[0].shape[1] != self._width):
+            _check_widths(page, rows, self._width)
         target = None if found is None else self._matrix_like(found[0])
         if found is None or target is None:
             super().put(positions, page, rows)
@@ -125,12 +136,23 @@ class VectorColumn(Column):
         return pa.ListArray.from_arrays(pa.array(offsets), values, type=self._kind, mask=mask)
 
 
-def column_of(kind: pa.DataType, matched: Mask) -> Column:
-    """An empty column of a result, of which only `matched` rows will be put."""
+def _check_widths(page: pa.Array, rows: Indices, width: int) -> None:
+    lengths = np.diff(np.asarray(page.offsets))[rows]
+    odd = lengths[(lengths != width) & valid(page)[rows]]
+    if len(odd):
+        raise WidthError(f"{width} wide (got {odd[0]})")
+
+
+def column_of(kind: pa.DataType, matched: Mask, width: int = 0) -> Column:
+    """An empty column of a result, of which only `matched` rows will be put.
+
+    Args:
+        width: That vectors must have; 0 for any.
+    """
     if _is_numeric(kind):
         return NumberColumn(kind, len(matched))
     if pa.types.is_list(kind) and _is_numeric(kind.value_type):
-        return VectorColumn(kind, matched)
+        return VectorColumn(kind, matched, width)
     return Column(kind, len(matched))
 
 

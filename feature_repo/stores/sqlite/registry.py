@@ -14,6 +14,14 @@ from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.repo_config import RegistryConfig
 
 _BUSY_TIMEOUT_S = 30.0
+_REMEDIES = {
+    "not a database": "a registry file of another kind must be moved away before `feast apply`",
+    "malformed": "restore it, or move it away, `feast apply` and materialize again",
+    "full": "free some disk space and run again",
+    "readonly": "its file and folder must be writable",
+    "unable to open": "its folder must be one that can be written",
+    "locked": "wait for the process that writes it and run again",
+}
 _TABLE = """
 CREATE TABLE IF NOT EXISTS feast_registry (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -102,9 +110,10 @@ class SqliteRegistryStore(RegistryStore):  # type: ignore[misc]
             try:
                 yield connection
             except sqlite3.DatabaseError as error:
+                remedy = next((what for sign, what in _REMEDIES.items() if sign in str(error)), "try again")
                 raise RuntimeError(
-                    f"registry {self._path} must be a SQLite database that can be opened (got: {error}); "
-                    "a registry file of another kind must be moved away before `feast apply`"
+                    f"registry {self._path} must be a SQLite database that can be read and written (got: {error}); "
+                    f"{remedy}"
                 ) from error
 
 

@@ -64,3 +64,13 @@ def test_exclusive_lets_go_after_an_error(tmp_path: Path) -> None:
         raise KeyError
     with exclusive(tmp_path / "l", "view"), pytest.raises(MaterializationInProgressError, match="view"):
         exclusive(tmp_path / "l", "view").__enter__()
+
+
+def test_folder_that_cannot_be_written_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    path = tmp_path / "file" / "project.view.jsonl"
+    message = f"{path} must be written, .*; free disk space, or name another batch_engine.journal_directory"
+    with pytest.raises(OSError, match=message):
+        journal(path).begin()
+    with pytest.raises(OSError, match=message.replace("jsonl", "lock")), exclusive(path.with_suffix(".lock"), "view"):
+        pass

@@ -187,6 +187,15 @@ def test_filter_on_something_else_names_what_there_is(store: FeatureStore, queri
         search(store, "by_cosine", queries[0], filters=wrong)
 
 
+@pytest.mark.parametrize(("key", "value"), [("clicks", "many"), ("clicks", True), ("topic", 3), ("pin_id", "9")])
+def test_filter_with_a_value_of_another_type_is_named(
+    store: FeatureStore, queries: npt.NDArray[np.float32], key: str, value: object
+) -> None:
+    wrong = ComparisonFilter(type="eq", key=key, value=value)
+    with pytest.raises(ValueError, match=rf"filter on {key} of feature view by_cosine must compare .*got {value!r}"):
+        search(store, "by_cosine", queries[0], filters=wrong)
+
+
 def test_join_key_may_be_asked_for_among_the_features(store: FeatureStore, queries: npt.NDArray[np.float32]) -> None:
     asked = search(store, "by_cosine", queries[0], features=["embedding", "pin_id", "clicks"])
     assert asked["pin_id"] == asked["clicks"]

@@ -27,6 +27,7 @@ from feast.types import (
     Uuid,
 )
 
+from feature_repo.stores.offline.snapshots import SnapshotError
 from tests.feature_repo.stores.offline.repos import (
     MOMENT,
     SHELF,
@@ -36,6 +37,7 @@ from tests.feature_repo.stores.offline.repos import (
     joined,
     open_repo,
     sales_view,
+    source,
     write_rows,
 )
 
@@ -198,6 +200,22 @@ def test_vectors_of_two_widths_are_gathered_as_lists(tmp_path: Path) -> None:
     store.apply([SHELF, sales_view("sales", [SHELF], {"x": Array(Float32)})])
     wanted = entities([{"shelf_id": shelf, "at": 2} for shelf in (3, 9, 2, 1)])
     assert joined(store, wanted, "sales:x") == [[1.0, 2.0, 3.0], None, [2.0, 0.5], [1.0, 0.5]]
+
+
+def test_vector_of_another_width_than_declared_is_named_if_it_is_asked_for(tmp_path: Path) -> None:
+    kind = {"x": pa.list_(pa.float32())}
+    write_rows(tmp_path / "sales" / "0.parquet", [{"shelf_id": 1, "x": [1.0, 0.5], "at": 1}], kind)
+    rows = [{"shelf_id": 2, "x": [2.0, 0.5], "at": 1}, {"shelf_id": 3, "x": [1.0], "at": 1}]
+    path = write_rows(tmp_path / "sales" / "1.parquet", [*rows, {"shelf_id": 4, "x": None, "at": 1}], kind)
+    store = open_repo(tmp_path)
+    vector = Field(name="x", dtype=Array(Float32), tags={"dim": "2"})
+    view = FeatureView(name="sales", entities=[SHELF], schema=[vector], source=source("sales", "sales_source"))
+    store.apply([SHELF, view])
+    wanted = entities([{"shelf_id": shelf, "at": 2} for shelf in (4, 2, 1)])
+    assert joined(store, wanted, "sales:x") == [None, [2.0, 0.5], [1.0, 0.5]]
+    wrong = entities([{"shelf_id": shelf, "at": 2} for shelf in (1, 3)])
+    with pytest.raises(SnapshotError, match=rf"feature view sales in {path}: x must be 2 wide \(got 1\)"):
+        joined(store, wrong, "sales:x")
 
 
 def test_on_demand_view_with_request_data_is_the_same_in_a_stream(tmp_path: Path) -> None:

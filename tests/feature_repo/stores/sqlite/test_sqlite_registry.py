@@ -1,6 +1,7 @@
 """The registry in a SQLite table."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,18 @@ def test_registry_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data" / "registry.db").write_bytes(b"a protobuf registry, not a database" * 100)
     with pytest.raises(RuntimeError, match="must be a SQLite database"):
         registry_store(tmp_path).get_registry_proto()
+
+
+def test_registry_that_is_being_written_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feature_repo.stores.sqlite.registry._BUSY_TIMEOUT_S", 0.05)
+    registry_store(tmp_path).update_registry_proto(Registry())
+    path = tmp_path / "data" / "registry.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RuntimeError, match=rf"registry {path} .*locked.*wait for the process that writes it"):
+            registry_store(tmp_path).update_registry_proto(registry_store(tmp_path).get_registry_proto())
 
 
 def test_link_to_a_deleted_run_is_named(tmp_path: Path) -> None:
