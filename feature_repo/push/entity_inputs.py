@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -30,7 +31,11 @@ from feature_repo.contract import (
     join_key,
     service_name,
 )
+from feature_repo.stores.offline.asof_store import AsofOfflineStore
+from feature_repo.stores.offline.footers import newest_time
+from feature_repo.stores.offline.snapshots import find_files, local_source
 from feature_repo.stores.online.status import OnlineRead, OnlineReader
+from feature_repo.stores.packed.times import to_datetime, to_micros
 
 MICROS = pa.timestamp("us", tz="UTC")
 
@@ -81,11 +86,12 @@ class InputReader:
     def offline(self, ids: Sequence[int], moment: datetime) -> EntityRows:
         """Entities as they were at a moment; of their own vectors nothing.
 
-        The join does not say how old activity is: it counts as the newest that could be used.
+        The join does not say how old activity is: it counts as that of the newest snapshot that could be used.
         """
         columns = self._joined(ids, moment, [*self._base, *self._histories])
         counts = columns[feature_reference(self._activity, "impressions_ever")]
-        at = pc.if_else(counts.is_valid(), pa.scalar(moment, MICROS), pa.scalar(None, MICROS))
+        newest = self._newest_activity(moment) if counts.null_count < len(counts) else None
+        at = pc.if_else(counts.is_valid(), pa.scalar(newest or moment, MICROS), pa.scalar(None, MICROS))
         nothing = pa.nulls(len(ids))
         return EntityRows(
             features=_keyed(self._entity, ids, columns),
@@ -101,6 +107,24 @@ class InputReader:
         vectors = columns[feature_reference(self._vectors, EMBEDDING_FIELD)].combine_chunks()
         is_of_day = pc.fill_null(pc.equal(cutoffs.cast(MICROS), pa.scalar(cutoff, MICROS)), False)
         return vectors.take(pc.if_else(is_of_day, pa.array(range(len(ids))), None))
+
+    def _newest_activity(self, moment: datetime) -> datetime | None:
+        """From when the newest snapshot of activity may be used, of those that can be at a moment.
+
+        None where the offline store is another one than ours, which does not say.
+        """
+        store = self._store
+        if not isinstance(store._get_provider().offline_store, AsofOfflineStore):
+            return None
+        view, label = (
+            store.get_feature_view(self._activity, allow_registry_cache=True),
+            f"feature view {self._activity}",
+        )
+        source = local_source(view.batch_source, label)
+        files = find_files(source, Path(store.config.repo_path), label)
+        times = (newest_time(file, label, source.timestamp_field) for file in files)
+        usable = [each for each in times if each is not None and each <= to_micros(moment)]
+        return to_datetime(max(usable)) if usable else None
 
     def _joined(self, ids: Sequence[int], moment: datetime, views: Sequence[str]) -> dict[str, pa.ChunkedArray]:
         """Columns `view__feature` of whole views, joined point in time."""

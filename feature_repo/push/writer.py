@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from feast import FeatureStore, FeatureView
 
 from feature_repo.contract import CREATED_TIMESTAMP
@@ -69,12 +70,11 @@ def _append(store: FeatureStore, view: FeatureView, table: pa.Table, moment: dat
 
 
 def digest(table: pa.Table) -> str:
-    """Name of the rows' content; when they were written is no part of it."""
-    told = table.drop_columns([CREATED_TIMESTAMP]).combine_chunks()
-    content = hashlib.sha256()
-    for batch in told.to_batches():
-        content.update(batch.serialize())
-    return content.hexdigest()[:16]
+    """Name of the rows' content; when they were written is no part of it, nor how they lie in memory."""
+    told = table.drop_columns([CREATED_TIMESTAMP]).replace_schema_metadata(None)
+    content = pa.BufferOutputStream()
+    pq.write_table(told, content, compression="none", write_statistics=False, store_schema=False)
+    return hashlib.sha256(content.getvalue()).hexdigest()[:16]
 
 
 def _write_online(store: FeatureStore, view: FeatureView, table: pa.Table) -> int | None:

@@ -81,6 +81,16 @@ def in_window(snapshots: Snapshots, oldest: int | None, newest: int | None) -> l
     return kept
 
 
+def newest_time(path: Path, label: str, column: str) -> int | None:
+    """Last time of a file in Unix microseconds; none when its statistics do not say.
+
+    Raises:
+        SnapshotError: The file is damaged.
+    """
+    span = _span(read_footer(path, label), column)
+    return None if span is None else span[1]
+
+
 @lru_cache(maxsize=4096)
 def _read(path: Path, size: int, modified_ns: int, inode: int) -> Footer:  # noqa: ARG001
     with pq.ParquetFile(path) as file:

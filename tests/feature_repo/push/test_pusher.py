@@ -176,3 +176,13 @@ def test_nothing_of_the_row_knows_more_than_its_moment(run: Path, pusher: Pusher
     row = rows_of(run, USERS, 111).iloc[0]
     assert row["event_timestamp"] - row["data_cutoff"] >= timedelta(hours=1)
     assert row["data_cutoff"] == USABLE - timedelta(hours=1)
+
+
+def test_push_of_a_past_moment_is_the_row_that_a_push_at_that_moment_was(run: Path, pusher: Pusher) -> None:
+    """As after a kill: what was written is written again, and takes its own place."""
+    push_user(pusher, 1, at(), score=1.0)
+    before = rows_of(run, USERS, 1)
+    pusher.push("user", [1], {1: {"score": 1.0}}, event_timestamp=at(), clock=lambda: at() + timedelta(minutes=5))
+    after = rows_of(run, USERS, 1)
+    assert len(after) == len(before)
+    assert after["data_cutoff"].tolist() == before["data_cutoff"].tolist()
