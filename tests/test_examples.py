@@ -105,12 +105,40 @@ def test_dockerfile_has_known_instructions_and_copies_what_exists() -> None:
     json.loads(lines[-1].removeprefix("CMD "))
 
 
-def test_dashboard_asks_for_metrics_that_exist() -> None:
-    dashboard = json.loads((CONTAINERS / "grafana" / "headwater.json").read_text())
-    text = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
-    asked = {re.sub(r"_(total|sum|count)$", "", name) for name in re.findall(r"headwater_\w+", text)}
-    assert len(asked) >= 6
-    assert asked <= {family.name for family in Metrics()._registry.collect()}
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((CONTAINERS / "grafana" / "headwater.json").read_text())
+    return found
+
+
+def test_dashboard_asks_for_metrics_and_labels_that_exist() -> None:
+    series = {
+        f"{family.name}{end}": metric._labelnames
+        for metric in {id(each): each for each in Metrics()._registry._names_to_collectors.values()}.values()
+        for family in metric.describe()
+        for end in SERIES[family.type]
+    }
+    for panel in dashboard()["panels"]:
+        assert panel["targets"], panel["title"]
+        for target in panel["targets"]:
+            asked = re.findall(r"(headwater_\w+)(?:\{([^}]*)\})?", target["expr"])
+            assert asked, target
+            for name, matchers in asked:
+                assert name in series, (panel["title"], name)
+                assert set(re.findall(r"(\w+)!?=", matchers)) <= set(series[name]), (panel["title"], matchers)
+
+
+SERIES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+
+
+def test_dashboard_shows_every_metric() -> None:
+    text = json.dumps(dashboard())
+    assert [family.name for family in Metrics()._registry.collect() if family.name not in text] == []
+
+
+def test_dashboard_has_no_two_panels_in_one_place() -> None:
+    panels = dashboard()["panels"]
+    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
+    assert len(places) == len({panel["id"] for panel in panels}) == len(panels)
 
 
 def test_notebook_runs_and_keeps_no_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

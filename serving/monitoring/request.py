@@ -75,8 +75,8 @@ def current() -> RequestRecord | None:
     return _current.get()
 
 
-def begin(record: RequestRecord) -> None:
-    """Make it the request in hand of this context, and of threads that inherit the context from here on."""
+def begin(record: RequestRecord | None) -> None:
+    """Make it the request in hand of this context, and of threads that inherit it from here on; none for no request."""
     _current.set(record)
 
 

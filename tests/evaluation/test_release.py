@@ -22,6 +22,7 @@ from trainers.data.ranking_data import renamed_vectors
 from trainers.data.retrieval_data import RetrievalReader
 from trainers.evaluation import release as exporting
 from trainers.evaluation.arms import Arm, RankerJob, collected, run_seed
+from trainers.evaluation.figures import TestRows, probabilities_of
 from trainers.evaluation.onnx_export import ExportError
 from trainers.evaluation.release import ReleaseParts, write_release
 from trainers.evaluation.retrieval import two_tower
@@ -88,10 +89,20 @@ def test_release_holds_what_its_manifest_names_and_nothing_else(written: Written
     assert written.figures["index_pins"] == manifest.retrieval.num_pins == 30
 
 
+def test_release_states_how_its_probabilities_were_distributed_on_the_test_days(written: Written) -> None:
+    figures = written.loaded.manifest.figures
+    assert set(figures) == {"pctr_roc_auc", "pctr_p10", "pctr_p50", "pctr_p90", "pctr_mean", "pctr_rate"}
+    job, result = written.parts.rankers["pctr"]
+    predicted = probabilities_of(job, result, TestRows(job))[0]
+    assert figures["pctr_mean"] == pytest.approx(predicted.mean())
+    assert figures["pctr_p10"] < figures["pctr_p50"] < figures["pctr_p90"]
+    assert figures["pctr_rate"] == pytest.approx(TestRows(job).labels.mean())
+
+
 def test_release_names_versions_services_and_surfaces_it_was_trained_with(written: Written) -> None:
     manifest = written.loaded.manifest
     assert manifest.spaces() == SPACES
-    assert (manifest.format, manifest.parent, manifest.figures) == (2, None, {"pctr_roc_auc": 0.75})
+    assert (manifest.format, manifest.parent, manifest.figures["pctr_roc_auc"]) == (2, None, 0.75)
     assert (manifest.services.retrieval, manifest.services.ranking) == (
         "retrieval__ctr_v1__cvr_v1",
         "ranking__ctr_v1__cvr_v1",

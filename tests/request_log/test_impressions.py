@@ -108,6 +108,16 @@ def test_click_belongs_to_the_newest_answer_before_it(run: Path, serve: Serve, t
     assert [(row["user_id"], row["click"]) for row in read(tmp_path / "served")] == [(1, 1), (1, 0), (1, 0), (2, 0)]
 
 
+def test_clicks_name_pins_by_their_texts_where_keys_are_texts(run: Path, serve: Serve, tmp_path: Path) -> None:
+    """As a text, 102 is the key of another Pin than the number 102."""
+    serve({"user_id": 1})
+    (run / "event_log" / "keys_pin.parquet").touch()
+    clicks = tmp_path / "clicks.csv"
+    clicks.write_text("request_id,pin_id\nr0,102\n")
+    found = json.loads(impressions(run, tmp_path / "served", "--clicks", str(clicks), "--json").stdout)
+    assert (found["clicks"], found["unmatched"]) == (1, 1)
+
+
 def test_same_log_gives_the_same_impression_ids(run: Path, serve: Serve, tmp_path: Path) -> None:
     serve({"user_id": 1}, {"user_id": 3})
     for name in ("first", "second"):

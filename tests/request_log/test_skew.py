@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -96,6 +98,23 @@ def test_answers_are_taken_evenly_and_those_without_pins_left_out(run: Path, ser
     serve(*({"user_id": 1, "candidates": [777]}, *ASKED))
     assert measured(run).answers == 4
     assert measured(run, most_answers=2).answers == 2
+
+
+def test_log_without_a_whole_answer_is_refused(run: Path, serve: Serve) -> None:
+    serve({"user_id": 1, "candidates": [777]})
+    refused = skew(run)
+    assert refused.exit_code == 2
+    assert "must hold whole answers with Pins (got none)" in refused.stderr
+
+
+def test_degraded_answers_are_counted_and_not_compared(run: Path, serve: Serve) -> None:
+    serve({"user_id": 1}, {"user_id": 3})
+    (file,) = (run / "request_log" / "responses").rglob("*.parquet")
+    answers = pq.read_table(file, partitioning=None)
+    place = answers.schema.get_field_index("degraded")
+    pq.write_table(answers.set_column(place, "degraded", pa.array([None, "store_down"])), file)
+    found = measured(run)
+    assert (found.answers, found.degraded, found.pins) == (1, 1, 3)
 
 
 def test_command_ends_with_1_where_answers_are_skewed_and_prints_json(run: Path, serve: Serve) -> None:

@@ -10,13 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from feature_repo.request_log.layout import logged_files
 from tests.feature_repo.stores.servers import free_port
 from tests.imports import ROOT
 from tests.serving.test_follow import ANSWERS, assert_whole, settled
@@ -40,6 +43,9 @@ def port(changing_run: Path, tmp_path: Path) -> Iterator[int]:
         "HEADWATER_AS_OF": NOW.isoformat(),
         "HEADWATER_THREADS": "1",
         "HEADWATER_TOKEN": TOKEN,
+        "HEADWATER_METRICS_DIR": str(tmp_path / "metrics"),
+        "HEADWATER_REQUEST_LOG": "1",
+        "HEADWATER_REQUEST_LOG_SECONDS": "0.5",
     }
     command = [sys.executable, "-m", "uvicorn", "--factory", "serving.app:create_app", "--workers", "2"]
     command += ["--timeout-worker-healthcheck", "120"]
@@ -71,14 +77,14 @@ def answered(port: int, method: str, path: str) -> int | None:
         return None
 
 
-def test_two_processes_drop_and_mix_no_answer_while_releases_change(port: int) -> None:
-    done, asked = threading.Event(), {"user_id": 1, "surface": "0", "k": 1}
+def test_two_processes_drop_and_mix_no_answer_while_releases_change(port: int, changing_run: Path) -> None:
+    done, body = threading.Event(), {"user_id": 1, "surface": "0", "k": 1}
     seen: list[str] = []
 
     def ask() -> int:
         num_asked = 0
         while not done.is_set():
-            status, answer = call(port, "POST", "/v1/recommend", asked)
+            status, answer = call(port, "POST", "/v1/recommend", body)
             assert status == 200, answer
             assert_whole(answer)
             seen.append(answer["release"])
@@ -101,5 +107,24 @@ def test_two_processes_drop_and_mix_no_answer_while_releases_change(port: int) -
                 time.sleep(0.1)
         finally:
             done.set()
-        assert min(client.result(60) for client in clients) > 0
+        asked = [client.result(60) for client in clients]
+    assert min(asked) > 0
     assert set(seen) <= set(ANSWERS)
+    assert settled(lambda: answers_counted(port) == sum(asked))
+    assert settled(lambda: len(answers_logged(changing_run)) == sum(asked))
+    assert {row["release"] for row in answers_logged(changing_run)} == set(ANSWERS)
+    assert len({each.responses.stem.rsplit("-", 2)[1] for each in logged_files(changing_run / "request_log")}) == 2
+
+
+def answers_counted(port: int) -> float:
+    """What either process says that both have answered."""
+    name = 'headwater_requests_total{route="/v1/recommend",status="200"} '
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as response:
+        lines = response.read().decode().splitlines()
+    return next((float(line.removeprefix(name)) for line in lines if line.startswith(name)), 0.0)
+
+
+def answers_logged(run: Path) -> list[dict[str, Any]]:
+    """Rows of answers that both processes have written."""
+    files = logged_files(run / "request_log")
+    return [row for each in files for row in pq.read_table(each.responses, partitioning=None).to_pylist()]

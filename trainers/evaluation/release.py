@@ -26,6 +26,7 @@ from trainers.evaluation.arms import ArmResult, RankerJob
 from trainers.evaluation.figures import calibrators
 from trainers.evaluation.onnx_export import export
 from trainers.evaluation.retrieval import RetrievalArm, RetrievalJob
+from trainers.evaluation.served_scores import score_figures
 from trainers.forked import map_forked
 from trainers.life.pin_index import ANY_SURFACE, CandidateProgram, popular_pins, write_pin_index
 from trainers.life.release_folders import write_release_folder
@@ -174,20 +175,31 @@ def _manifest(parts: ReleaseParts, program: CandidateProgram, num_pins: int) -> 
         },
         "rankers": {name: _ranker_manifest(name, *ranker) for name, ranker in parts.rankers.items()},
         "popular": popular_pins(parts.log, parts.cutoff),
-        "figures": dict(parts.figures),
+        "figures": {**parts.figures, **_score_figures(parts)},
     }
 
 
 def _ranker_manifest(name: str, job: RankerJob, result: ArmResult) -> dict[str, Any]:
     """Calibration of the released seed; logits of a log that kept a share of the negatives are shifted back."""
-    calibrator = calibrators(job, result)[0]
-    shift = _sampling_shift(job) if job.task == job.spec.ctr_task else 0.0
+    calibrator, shift = calibrators(job, result)[0], _shift(job)
     scales = {ANY_SURFACE: calibrator.default, **calibrator.surfaces}
     return {
         "model": f"{name}.onnx",
         "output": job.task,
         "calibration": {surface: [scale.slope, scale.intercept + shift] for surface, scale in scales.items()},
     }
+
+
+def _score_figures(parts: ReleaseParts) -> dict[str, float]:
+    """Of each ranker, how its probabilities were distributed on the test days."""
+    found: dict[str, float] = {}
+    for name, (job, result) in parts.rankers.items():
+        found |= score_figures(name, job, result, _shift(job))
+    return found
+
+
+def _shift(job: RankerJob) -> float:
+    return _sampling_shift(job) if job.task == job.spec.ctr_task else 0.0
 
 
 def _sampling_shift(job: RankerJob) -> float:

@@ -86,6 +86,9 @@ class _Joined:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, event_log: EventLog) -> None:
         self._connection, self._spec, self._has_clicks = connection, event_log.spec, False
+        # Where Pins have texts for keys, answers and clicks name those.
+        has_texts = (event_log.path / "keys_pin.parquet").exists()
+        self._pin_key = hashed_key("pin_id") if has_texts else "pin_id::BIGINT"
         (self._predicted,) = (task.label for task in self._spec.tasks if task.name == self._spec.ctr_task)
 
     def read_answers(self, responses: Sequence[Path], pins: Sequence[Path]) -> None:
@@ -175,7 +178,7 @@ class _Joined:
             raise RequestLogError(f"{file} must have {', '.join(CLICK_COLUMNS)} (lacks {', '.join(sorted(absent))})")
         label = "label::VARCHAR" if LABEL_COLUMN in columns else literal(self._predicted)
         clicked = "event_timestamp::TIMESTAMPTZ" if "event_timestamp" in columns else "NULL::TIMESTAMPTZ"
-        keys = "request_id::VARCHAR AS request_id, pin_id::BIGINT AS pin_id"
+        keys = f"request_id::VARCHAR AS request_id, {self._pin_key} AS pin_id"
         return f"SELECT {keys}, {label} AS label, {clicked} AS clicked FROM {source}"
 
     def _known(self) -> str:

@@ -30,6 +30,8 @@ class LoggedPins:
     release: str
     num_answers: int
     """Answers that they are of, those without a Pin left out."""
+    num_degraded: int
+    """Answers that were made without what a whole one reads; left out."""
     rows: pa.Table
     """A row [N] per Pin: what was logged of it and of its answer, with `event_timestamp`, the answer's `as_of`."""
     first: npt.NDArray[np.int64]
@@ -53,13 +55,16 @@ def releases_of(log: Path) -> dict[str, list[LoggedFile]]:
 
 
 def read_pins(release: str, files: Sequence[LoggedFile], most_answers: int) -> LoggedPins:
-    """The Pins of up to `most_answers` answers, taken evenly from all of the release.
+    """The Pins of up to `most_answers` whole answers, taken evenly from all of the release.
 
     Raises:
         RequestLogError: A file is no parquet of ours.
     """
     answers = _read([file.responses for file in files])
     pins = _read([file.pins for file in files])
+    whole = pc.is_null(answers["degraded"])
+    num_degraded = answers.num_rows - int(pc.sum(whole).as_py() or 0)
+    answers = answers.filter(whole)
     answers = answers.filter(pc.is_in(answers[ANSWER_ID], value_set=pc.unique(pins[ANSWER_ID])))
     step = max(1, -(-answers.num_rows // most_answers))
     answers = answers.take(pa.array(np.arange(0, answers.num_rows, step)))
@@ -71,7 +76,13 @@ def read_pins(release: str, files: Sequence[LoggedFile], most_answers: int) -> L
     columns |= {name: pins[name] for name in pins.column_names if name != ANSWER_ID}
     columns[EVENT_TIMESTAMP] = joined[AS_OF]
     _, first = np.unique(np.asarray(place), return_index=True)
-    return LoggedPins(release=release, num_answers=len(first), rows=pa.table(columns), first=first.astype(np.int64))
+    return LoggedPins(
+        release=release,
+        num_answers=len(first),
+        num_degraded=num_degraded,
+        rows=pa.table(columns),
+        first=first.astype(np.int64),
+    )
 
 
 def _read(paths: Sequence[Path]) -> pa.Table:

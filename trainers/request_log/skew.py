@@ -30,7 +30,7 @@ from trainers.data.frames import point_in_time_frame
 from trainers.life.operators import REPO
 from trainers.life.releases import verified_release
 from trainers.request_log.differences import Difference, compared, compared_arrays
-from trainers.request_log.rows import LoggedPins, read_pins, releases_of
+from trainers.request_log.rows import LoggedPins, RequestLogError, read_pins, releases_of
 from trainers.request_log.scores import released_scores
 
 SCORE_TOLERANCE = 1e-5
@@ -43,6 +43,8 @@ class ReleaseSkew:
 
     release: str
     answers: int
+    degraded: int
+    """Answers that were made without what a whole one reads; not compared."""
     pins: int
     features: tuple[Difference, ...]
     """Per feature that the models read; features of the user once per answer."""
@@ -64,7 +66,8 @@ class ReleaseSkew:
         """JSON-ready form."""
         kinds = ("features", "inputs", "scores", "repeated")
         rows = {kind: [_fields(each) for each in getattr(self, kind)] for kind in kinds}
-        return {"release": self.release, "answers": self.answers, "pins": self.pins, **rows, "statuses": self.statuses}
+        counts = {"answers": self.answers, "degraded": self.degraded, "pins": self.pins}
+        return {"release": self.release, **counts, **rows, "statuses": self.statuses}
 
 
 def measured_skew(
@@ -85,7 +88,10 @@ def measured_skew(
         raise ValueError(f"--release must have logged answers (got {release}; they are of {', '.join(sorted(found))})")
     if release is not None:
         found = {release: found[release]}
-    return [skew_of(run, catalogue, read_pins(name, files, most_answers)) for name, files in sorted(found.items())]
+    logged = [read_pins(name, files, most_answers) for name, files in sorted(found.items())]
+    if not any(each.num_answers for each in logged):
+        raise RequestLogError(f"{log} must hold whole answers with Pins (got none); serve some first")
+    return [skew_of(run, catalogue, each) for each in logged if each.num_answers]
 
 
 def skew_of(run: Path, catalogue: Catalogue, logged: LoggedPins) -> ReleaseSkew:
@@ -108,6 +114,7 @@ def skew_of(run: Path, catalogue: Catalogue, logged: LoggedPins) -> ReleaseSkew:
     return ReleaseSkew(
         release=logged.release,
         answers=logged.num_answers,
+        degraded=logged.num_degraded,
         pins=logged.rows.num_rows,
         features=tuple(features),
         inputs=tuple(compared_arrays(name, inputs[0][name], inputs[1][name]) for name in inputs[0]),
