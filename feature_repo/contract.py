@@ -120,6 +120,8 @@ class RepoManifest:
     """Fields of `user_attributes`; without any there is no such view."""
     pin_attributes: tuple[AttributeField, ...]
     """Fields of `pin_attributes`; without any there is no such view."""
+    surface_labels: tuple[str, ...] = ()
+    """Labels whose rate is also told apart from what an entity's surfaces explain of it."""
     histories: tuple[str, ...] = ()
     """Long user histories that only upstream reads."""
     embeddings: tuple[EmbeddingVersion, ...] = ()
@@ -133,6 +135,9 @@ class RepoManifest:
         for name in (*self.labels, *self.conversions, *self.histories):
             if not _NAME.match(name):
                 raise ValueError(f"names must match {_NAME.pattern} (got {name!r}); rename the column")
+        unknown = [label for label in self.surface_labels if label not in self.labels]
+        if unknown:
+            raise ValueError(f"surface_labels must be among the labels {self.labels} (got {unknown}); correct them")
 
     def attributes(self, entity: str) -> tuple[AttributeField, ...]:
         """Declared attributes of an entity."""
@@ -149,8 +154,8 @@ class RepoManifest:
         for key in ("user_attributes", "pin_attributes"):
             raw[key] = tuple(AttributeField(**item) for item in raw[key])
         raw["embeddings"] = tuple(EmbeddingVersion(**item) for item in raw["embeddings"])
-        for key in ("labels", "conversions", "windows_days", "histories"):
-            raw[key] = tuple(raw[key])
+        for key in ("labels", "conversions", "windows_days", "histories", "surface_labels"):
+            raw[key] = tuple(raw.get(key, ()))
         return cls(**raw)
 
     @classmethod
@@ -168,7 +173,8 @@ def activity_fields(manifest: RepoManifest, entity: str) -> dict[str, str]:
     """Fields of an activity view and their types (`int64`, `float`, `int64_list`, `float_list`, `string_list`).
 
     Per window `W` days: `impressions_Wd`, `<label>_Wd` and the smoothed `<label>_rate_Wd`; the same with suffix
-    `_ever`; `hours_since_impression` and `hours_since_<label>` (null when it never happened); for users
+    `_ever`; `hours_since_impression` and `hours_since_<label>` (null when it never happened);
+    `<label>_excess_ever` of each of the manifest's `surface_labels`; for users
     also the last `sequence_length` engaged Pins, oldest first, as four lists of one length.
     """
     fields: dict[str, str] = {}
@@ -180,6 +186,8 @@ def activity_fields(manifest: RepoManifest, entity: str) -> dict[str, str]:
     fields["hours_since_impression"] = "float"
     for label in label_columns(manifest):
         fields[f"hours_since_{label}"] = "float"
+    for label in manifest.surface_labels:
+        fields[f"{label}_excess_ever"] = "float"
     if entity == "user":
         fields |= {
             "recent_pins": "int64_list",

@@ -18,6 +18,7 @@ from trainers.metrics import (
     Metric,
     bootstrap_mean,
     ece,
+    ece_by_chance,
     gauc,
     gauc_evaluator,
     log_loss,
@@ -134,6 +135,17 @@ def test_gauc_refuses_groups_of_one_class_each() -> None:
 )
 def test_ece_matches_hand_worked_numbers(probabilities: list[float], num_bins: int, expected: float) -> None:
     assert ece(np.array([1, 1, 0, 1]), np.array(probabilities), num_bins) == pytest.approx(expected)
+
+
+def test_ece_by_chance_is_that_of_a_binomial_rate() -> None:
+    # One bin of 400 rows at a rate of a half: the mean distance of a normal with deviation .025.
+    expected = math.sqrt(2 / math.pi) * 0.5 / math.sqrt(400)
+    assert ece_by_chance(np.full(400, 0.5), num_bins=1, num_draws=400) == pytest.approx(expected, rel=0.1)
+
+
+def test_ece_by_chance_needs_a_rate_between_zero_and_one() -> None:
+    with pytest.raises(ValueError, match=r"drawn from 5 probabilities must hold both classes \(got none\)"):
+        ece_by_chance(np.zeros(5))
 
 
 RANKED = np.array([[3, 1, 2, 8], [5, 6, -1, -1]])

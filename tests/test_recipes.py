@@ -21,8 +21,16 @@ def test_recipe_text_is_equal_exactly_for_equal_recipes(name: str) -> None:
 
 
 def test_recipe_of_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"one of default, tiny \(got 'huge'\)"):
+    with pytest.raises(ValueError, match=r"one of default, compared, tiny \(got 'huge'\)"):
         get_recipe("huge")
+
+
+def test_compared_recipe_trains_the_models_of_the_default() -> None:
+    recipe, bare = get_recipe("compared"), get_recipe("default")
+    assert (recipe.retrieval.baselines is None, bare.retrieval.baselines is None) == (False, True)
+    assert (recipe.boosted is None, bare.boosted is None) == (False, True)
+    models = dataclasses.replace(recipe.retrieval, baselines=None)
+    assert dataclasses.replace(recipe, boosted=None, ctr_tried=(), cvr_tried=(), retrieval=models) == bare
 
 
 @pytest.mark.parametrize(("field", "value"), [("average_weight", 1.0), ("average_weight", -0.1), ("batch_size", 1)])

@@ -187,6 +187,23 @@ def ece(labels: Array, probabilities: Array, num_bins: int = 15) -> float:
     return float(np.abs(np.diff(gaps[ends], prepend=0.0)).sum() / len(labels))
 
 
+def ece_by_chance(probabilities: Array, num_bins: int = 15, num_draws: int = 20, seed: int = 0) -> float:
+    """Calibration error that these probabilities would show if they were the true ones, mean over drawn labels.
+
+    With few rows in a bin, its rate of positives differs from the truth by chance alone: on 500 rows at a rate of a
+    half, by .07 on average. An error is to be read against this.
+
+    Raises:
+        ValueError: No draw has labels of both classes.
+    """
+    random = np.random.default_rng(seed)
+    draws = [(random.random(len(probabilities)) < probabilities).astype(np.float64) for _ in range(num_draws)]
+    both = [labels for labels in draws if 0 < labels.sum() < len(labels)]
+    if not both:
+        raise ValueError(f"labels drawn from {len(probabilities)} probabilities must hold both classes (got none)")
+    return float(np.mean([ece(labels, probabilities, num_bins) for labels in both]))
+
+
 def recall_at_k(ranked: Array, relevant: Sequence[Collection[int]], k: int) -> Floats:
     """Share of each user's relevant Pins among the first k, [U].
 
@@ -274,17 +291,18 @@ def paired_bootstrap(
         raise ValueError(f"num_samples must be at least 1 (got {num_samples})")
     if isinstance(metric, str) and metric not in METRICS:
         raise ValueError(f"metric must be one of {sorted(METRICS)} or a metric (got {metric!r})")
-    _check_groups(labels, groups)
+    check_groups(labels, groups)
     build = METRICS[metric] if isinstance(metric, str) else metric
     value_a, value_b = build(labels, scores_a), build(labels, scores_b)
     ones = _ones(labels)
     draws = np.empty((num_samples, 2))
-    for i, weights in enumerate(_resamples(groups, num_samples, seed)):
+    for i, weights in enumerate(resamples(groups, num_samples, seed)):
         draws[i] = value_a(weights), value_b(weights)
-    return _lift(value_a(ones), value_b(ones), draws)
+    return lift_of(value_a(ones), value_b(ones), draws)
 
 
-def _check_groups(labels: Array, groups: Array) -> None:
+def check_groups(labels: Array, groups: Array) -> None:
+    """Raise `ValueError` where too few groups have positives, or negatives, for an interval over them."""
     positives, negatives = (len(np.unique(groups[labels == value])) for value in (1, 0))
     if min(positives, negatives) < MIN_GROUPS:
         raise ValueError(
@@ -300,7 +318,7 @@ def paired_bootstrap_means(values_a: Array, values_b: Array, num_samples: int = 
     users = len(stacked)
     draws = np.stack([stacked[random.integers(users, size=users)].mean(axis=0) for _ in range(num_samples)])
     mean_a, mean_b = stacked.mean(axis=0)
-    return _lift(float(mean_a), float(mean_b), draws)
+    return lift_of(float(mean_a), float(mean_b), draws)
 
 
 def bootstrap_mean(values: Array, num_samples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
@@ -311,7 +329,7 @@ def bootstrap_mean(values: Array, num_samples: int = 1000, seed: int = 0) -> tup
     return float(values.mean()), float(low), float(high)
 
 
-def _resamples(groups: Array, num_samples: int, seed: int) -> Iterator[Floats]:
+def resamples(groups: Array, num_samples: int, seed: int) -> Iterator[Floats]:
     """Row weights of each resample: how often the row's group was drawn."""
     random = np.random.default_rng(seed)
     unique, group_of_row = np.unique(groups, return_inverse=True)
@@ -320,7 +338,12 @@ def _resamples(groups: Array, num_samples: int, seed: int) -> Iterator[Floats]:
         yield drawn.astype(np.float64)[group_of_row]
 
 
-def _lift(value_a: float, value_b: float, draws: Floats) -> Lift:
+def lift_of(value_a: float, value_b: float, draws: Floats) -> Lift:
+    """Lift of b over a; its interval from values [R, 2] of a and b on resamples.
+
+    Raises:
+        ValueError: The value of a is 0, or most resamples leave one of them undefined.
+    """
     if value_a == 0.0:
         raise ValueError("a lift needs a value above 0 to compare with (got 0.0 for a); report the difference instead")
     defined = draws[np.isfinite(draws).all(axis=1) & (draws[:, 0] != 0.0)]

@@ -50,7 +50,9 @@ def _source_inputs(context: RunContext) -> Mapping[str, str]:
 
 
 def _evaluate_inputs(context: RunContext) -> Mapping[str, str]:
-    recipe = _recipe_inputs(context, "ctr", "cvr", "retrieval", "bootstrap_samples")
+    recipe = _recipe_inputs(
+        context, "ctr", "cvr", "ctr_tried", "cvr_tried", "boosted", "retrieval", "bootstrap_samples"
+    )
     return {**recipe, "seeds": str(context.config.num_seeds)}
 
 

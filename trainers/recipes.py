@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from trainers.ranking import recipes as ranking
 from trainers.retrieval import recipes as retrieval
@@ -26,6 +26,12 @@ class RunRecipe:
     """CVR ranker."""
     retrieval: retrieval.RetrievalRecipe
     """Two-tower retrieval."""
+    ctr_tried: tuple[ranking.RankingRecipe, ...] = ()
+    """Other sizes of the CTR ranker to choose from on the validation days, in every arm."""
+    cvr_tried: tuple[ranking.RankingRecipe, ...] = ()
+    """The same of the CVR ranker."""
+    boosted: ranking.BoostedRecipe | None = None
+    """LightGBM rankers beside both; none to leave them out."""
     windows_days: tuple[int, ...] = (1, 7, 28)
     """Windows of the activity counts."""
     sequence_length: int = 20
@@ -48,6 +54,18 @@ def default() -> RunRecipe:
     return RunRecipe(upstream=upstream.default(), ctr=ranking.ctr(), cvr=ranking.cvr(), retrieval=retrieval.default())
 
 
+def compared() -> RunRecipe:
+    """The default with what a sceptic compares its models to, for published figures; `evaluate` takes longer."""
+    recipe = default()
+    return replace(
+        recipe,
+        ctr_tried=ranking.tried(recipe.ctr),
+        cvr_tried=ranking.tried(recipe.cvr),
+        boosted=ranking.boosted(),
+        retrieval=retrieval.compared(recipe.retrieval),
+    )
+
+
 def tiny() -> RunRecipe:
     """For tests and first looks: a whole run in seconds on a few thousand rows."""
     recipe = default()
@@ -56,6 +74,7 @@ def tiny() -> RunRecipe:
         ctr=ranking.tiny(recipe.ctr),
         cvr=ranking.tiny(recipe.cvr),
         retrieval=retrieval.tiny(recipe.retrieval),
+        boosted=ranking.tiny_boosted(),
         windows_days=(1, 7),
         sequence_length=5,
         bootstrap_samples=50,
@@ -63,7 +82,7 @@ def tiny() -> RunRecipe:
     )
 
 
-RECIPES: dict[str, Callable[[], RunRecipe]] = {"default": default, "tiny": tiny}
+RECIPES: dict[str, Callable[[], RunRecipe]] = {"default": default, "compared": compared, "tiny": tiny}
 
 
 def get_recipe(name: str) -> RunRecipe:

@@ -27,6 +27,7 @@ MANIFEST = RepoManifest(
     conversions=("purchase",),
     windows_days=(1, 7),
     sequence_length=3,
+    surface_labels=("click", "like"),
     user_attributes=(),
     pin_attributes=(),
 )

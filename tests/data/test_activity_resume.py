@@ -224,7 +224,9 @@ def test_build_rejects_cutoffs_when_not_daily_and_aware(
 
 
 def test_build_names_the_label_that_the_log_lacks(settings: ActivityConfig) -> None:
-    unknown = dataclasses.replace(settings, manifest=dataclasses.replace(MANIFEST, labels=("click", "share")))
+    unknown = dataclasses.replace(
+        settings, manifest=dataclasses.replace(MANIFEST, labels=("click", "share"), surface_labels=("click",))
+    )
 
     with pytest.raises(ValueError, match="share"):
         build(unknown, CUTOFFS)

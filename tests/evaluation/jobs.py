@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.data.small_repo import SmallRepo
+from trainers.data.engagements import read_engagements
 from trainers.data.ranking_data import split
 from trainers.data.retrieval_data import RetrievalPeriod
 from trainers.evaluation.arms import RankerJob
@@ -40,6 +41,7 @@ def retrieval_job(repo: SmallRepo, **periods: RetrievalPeriod) -> RetrievalJob:
         data=repo.data,
         split=split(repo.spec, repo.data, "click"),
         label_column=0,
+        engagements=lambda period, histories: read_engagements(repo.log, period, histories=histories),
         recipe=repo.recipe.retrieval,
         sequence_buckets=256,
         samples=20,

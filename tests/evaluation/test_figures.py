@@ -9,7 +9,7 @@ import pytest
 
 from tests.data.small_repo import SmallRepo
 from tests.evaluation.jobs import ranker_job
-from trainers.evaluation import figures
+from trainers.evaluation import slices
 from trainers.evaluation.arms import Arm, ArmResult, RankerJob
 from trainers.evaluation.figures import (
     TestRows,
@@ -17,8 +17,8 @@ from trainers.evaluation.figures import (
     curve_points,
     lift_rows,
     probabilities_of,
-    slice_rows,
 )
+from trainers.evaluation.slices import slice_rows
 from trainers.ranking.model import Ranker
 
 
@@ -56,6 +56,17 @@ def test_lift_rows_compare_every_arm_with_the_first(job: RankerJob) -> None:
     assert 0.0 < low <= rows[1].roc_auc_lift_pct <= high
     assert rows[1].roc_auc == pytest.approx(np.mean(rows[1].roc_auc_by_seed))
     assert rows[1].log_loss < rows[0].log_loss
+    assert rows[1].normalised_entropy is not None
+    assert rows[1].normalised_entropy < 1.0
+    for name in ("pr_auc", "gauc"):
+        lift, (low, high) = (getattr(rows[1], f"{name}_lift_{part}") for part in ("pct", "ci95"))
+        assert lift == pytest.approx(100.0 * (getattr(rows[1], name) / getattr(rows[0], name) - 1.0))
+        assert low <= lift <= high
+    assert rows[0].roc_auc_lift_seeds_ci95 is None
+    narrow, wide = rows[1].roc_auc_lift_ci95, rows[1].roc_auc_lift_seeds_ci95
+    assert narrow is not None
+    assert wide is not None
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
 
 def test_lift_rows_leave_out_a_lift_that_is_not_defined(job: RankerJob, caplog: pytest.LogCaptureFixture) -> None:
@@ -95,12 +106,13 @@ def test_calibration_rows_hold_every_test_row_once(job: RankerJob) -> None:
 def test_slice_rows_show_only_slices_with_enough_rows(job: RankerJob, monkeypatch: pytest.MonkeyPatch) -> None:
     base, better = result(job, "none", 1.0), result(job, "both", 3.0)
     assert slice_rows(job, base, better, "ctr", samples=20) == []
-    monkeypatch.setattr(figures, "MIN_SLICE_ROWS", 50)
+    monkeypatch.setattr(slices, "MIN_SLICE_ROWS", 50)
     rows = slice_rows(job, base, better, "ctr", samples=20)
     sizes = {(row.slice, row.value): row.n_test for row in rows}
     surfaces = job.data.surfaces[job.split.test]
     assert sizes[("surface", "home")] == int((surfaces == "home").sum())
     assert all(row.roc_auc > row.roc_auc_base for row in rows)
+    assert all(row.ece is not None and row.ece_base is not None and row.ece_by_chance is not None for row in rows)
     assert sum(count for (name, _), count in sizes.items() if name == "user_activity") <= len(surfaces)
 
 

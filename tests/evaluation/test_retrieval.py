@@ -12,10 +12,13 @@ from tests.data.small_repo import SmallRepo
 from tests.evaluation.jobs import retrieval_job
 from trainers.data.dataset import Window
 from trainers.data.retrieval_data import RetrievalPeriod
-from trainers.evaluation import retrieval, retrieval_figures
+from trainers.evaluation import retrieval, retrieval_baselines, retrieval_figures
 from trainers.evaluation.retrieval import RetrievalJob, compare, popularity, two_tower, upstream, validation_start
-from trainers.evaluation.retrieval_figures import Figures, Prior, best_prior, priors, retrieval_rows
+from trainers.evaluation.retrieval_baselines import Baseline, Setting, baselines, judge_baseline
+from trainers.evaluation.retrieval_figures import Figures, Prior, best_prior, by_inner_product, priors, retrieval_rows
 from trainers.progress import SILENT
+from trainers.retrieval.full_ranking import ScoreRows, inner_products
+from trainers.retrieval.recipes import BaselineRecipe
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def test_prior_weight_is_chosen_by_validation_recall(job: RetrievalJob, monkeypa
         return np.ones((len(period.user_ids), 1), np.float32), scores
 
     def best(relevant: list[int]) -> Prior:
-        return best_prior(handmade(job, relevant, popular), represent, (0.0, 1.0, 2.0))[0]
+        return best_prior(handmade(job, relevant, popular), by_inner_product(represent), (0.0, 1.0, 2.0))[0]
 
     assert best([1]) == Prior(days=1, weight=0.0)
     assert best([0]) == Prior(days=1, weight=2.0)
@@ -169,21 +172,66 @@ def test_two_tower_trains_every_seed_with_the_named_vectors(job: RetrievalJob) -
 def test_compare_gives_every_model_a_gain_but_the_base(job: RetrievalJob) -> None:
     small = replace(job, seeds=(1,))
     rows, released = compare(small, job.manifest.embeddings, workers=1, progress=SILENT)
-    assert [row.model for row in rows] == [
+    assert [row.model.partition(" (")[0] for row in rows] == [
         "popularity",
+        "item-kNN",
+        "ALS",
+        "EASE",
         "upstream ctr_v1 inner product",
         "two-tower, no embeddings",
         "two-tower, both domains",
     ]
-    assert [row.recall_gain is None for row in rows] == [False, False, True, False]
+    assert [row.recall_gain is None for row in rows] == [False] * 5 + [True, False]
+    assert [row.released_lead is None for row in rows] == [False] * 6 + [True]
+    assert rows[-1].recall_gain == rows[-2].released_lead
     assert len(released.model.config.shared) == 2
+
+
+def test_compare_leaves_baselines_out_without_a_recipe_for_them(job: RetrievalJob) -> None:
+    bare = replace(job, seeds=(1,), recipe=replace(job.recipe, baselines=None))
+    rows, _ = compare(bare, job.manifest.embeddings, workers=1, progress=SILENT)
+    assert len(rows) == 4
+
+
+def test_ease_is_left_out_where_users_and_pins_are_too_many(
+    job: RetrievalJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(retrieval_baselines, "EASE_LIMIT", 5)
+    recipe = job.recipe.baselines
+    assert recipe is not None
+    *_, last = baselines(recipe)
+    periods = {"validation": job.validation, "test": job.test}
+    assert judge_baseline(last, recipe, job.engagements, **periods, seeds=(1,)) is None
+    assert "baseline_left_out name=EASE" in caplog.text
+
+
+def test_baseline_takes_what_did_best_in_validation(job: RetrievalJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = BaselineRecipe(prior_weights=(0.0,))
+    calls: list[str] = []
+
+    def setting(name: str) -> Setting:
+        def fit(*_: object, **more: int) -> ScoreRows:
+            calls.append(f"{name}{more['seed']}")
+            return inner_products(*one)
+
+        return Setting(text=name, fit=fit)
+
+    best = iter([0.1, 0.4, 0.3, 0.4])
+    monkeypatch.setattr(retrieval_baselines, "best_prior", lambda *_: (Prior(days=1, weight=0.0), next(best)))
+    one = (np.zeros((len(job.test.user_ids), 1), np.float32), np.zeros((len(job.test.pin_ids), 1), np.float32))
+    model = Baseline(name="model", settings=(setting("a"), setting("b")), seeded=True)
+    periods = {"validation": job.validation, "test": job.test}
+    found = judge_baseline(model, recipe, job.engagements, **periods, seeds=(1, 2))
+    assert found is not None
+    # The first of equals: setting b on the log alone, with each seed.
+    assert (found.model, calls, len(found.recall)) == ("model (b)", ["b1", "b2"], 2)
 
 
 def test_rows_average_seeds_and_pair_the_gain_by_user() -> None:
     base = Figures(model="base", recall=np.array([[0.0, 0.5], [0.5, 0.5]]), ndcg=np.zeros((2, 2)))
     # 0.2 more for every user: whoever is drawn, the difference is the same.
     better = Figures(model="better", recall=base.recall + 0.2, ndcg=np.array([[0.1, 0.3]]))
-    first, second = retrieval_rows([base, better], base, samples=50, seed=1)
+    first, second = retrieval_rows([base, better], base, better, samples=50, seed=1)
     assert (first.recall_at_20, first.recall_by_seed) == (0.375, (0.25, 0.5))
     assert (first.recall_gain, first.recall_gain_ci95) == (None, None)
     assert second.recall_at_20 == pytest.approx(0.575)

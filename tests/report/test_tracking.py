@@ -39,6 +39,14 @@ def test_metrics_are_the_figures_of_the_report(report: Report) -> None:
     assert f"lift/{report.lift[0].task}/none/roc_auc_lift_pct" not in found
 
 
+def test_second_ranker_of_a_task_is_named(report: Report) -> None:
+    row = report.lift[0]
+    other = row.model_copy(update={"ranker": "LightGBM", "roc_auc": 0.5})
+    found = dict(tracking.metrics(report.model_copy(update={"lift": (*report.lift, other)})))
+    assert found[f"lift/{row.task}/{row.inputs}/roc_auc"] == row.roc_auc
+    assert found[f"lift/{row.task}/LightGBM/{row.inputs}/roc_auc"] == 0.5
+
+
 def test_days_are_counted_from_1970(report: Report) -> None:
     first = report.training[0]
     assert next(tracking.series(report)) == (

@@ -4,8 +4,9 @@ One day costs one day: a state folder keeps a tally per day, the totals so far a
 the next cut-off reads only the events since the one before it. Everything runs in DuckDB, spilling to disk above
 its memory limit.
 
-State folder: `settings.json`; one parquet file per cut-off in `daily_<entity>/`, `totals_<entity>/` and
-`sequence_user/`; `complete/` with a marker per cut-off, written last. One process at a time writes it.
+State folder: `settings.json`; one parquet file per cut-off in `daily_<entity>/`, `totals_<entity>/`,
+`surfaces_<entity>/` and `sequence_user/`; `complete/` with a marker per cut-off, written last. One process at a time
+writes it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from trainers.data.activity_config import DAY, ActivityConfig
 from trainers.data.activity_counts import feature_columns, first_totals, next_totals, priors, tally
 from trainers.data.activity_log import DailyLog, parquet_relation
 from trainers.data.activity_sequence import engaged, extended, newest, sequence_columns
+from trainers.data.activity_surfaces import excess_columns, excess_query, next_surface_totals, surface_tally
 from trainers.data.connection import connect, moment
 from trainers.data.snapshot_file import write_snapshot_file
 
@@ -142,6 +144,8 @@ class _Day:
         for entity in ENTITIES:
             totals = self._next_day(entity) if continues else self._all_history(entity)
             self._write(f"{totals} ORDER BY {join_key(entity)}", self.config.state_path("totals", entity, self.cutoff))
+            if self.config.manifest.surface_labels:
+                self._write_surfaces(entity, previous.cutoff if continues else None)
         self._write_sequence(previous.cutoff if continues else None)
 
     def _next_day(self, entity: str) -> str:
@@ -162,6 +166,15 @@ class _Day:
         events = tally(self.log, self.config.manifest, entity, start=day_end - DAY, end=day_end)
         self._write(f"{events} ORDER BY {join_key(entity)}", path)
         return path
+
+    def _write_surfaces(self, entity: str, start: datetime | None) -> None:
+        manifest = self.config.manifest
+        query = surface_tally(self.log, manifest, entity, start=start, end=self.cutoff)
+        if start is not None:
+            before = self.config.state_path("surfaces", entity, start)
+            query = next_surface_totals(manifest, entity, before, f"({query})")
+        path = self.config.state_path("surfaces", entity, self.cutoff)
+        self._write(f"{query} ORDER BY {join_key(entity)}, surface", path)
 
     def _write_sequence(self, start: datetime | None) -> None:
         length = self.config.manifest.sequence_length
@@ -184,6 +197,10 @@ class _Day:
         ]
         everyone = parquet_relation(config.state_path("totals", entity, self.cutoff))
         sources = f"{everyone} CROSS JOIN ({priors(config.manifest, everyone)})"
+        if config.manifest.surface_labels:
+            columns += excess_columns(config.manifest)
+            excess = excess_query(config.manifest, entity, config.state_path("surfaces", entity, self.cutoff))
+            sources += f" LEFT JOIN ({excess}) AS excess USING ({key})"
         if entity == "user":
             columns += sequence_columns(self.cutoff)
             sequence = parquet_relation(config.state_path("sequence", "user", self.cutoff))

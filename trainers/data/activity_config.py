@@ -56,7 +56,7 @@ class ActivityConfig:
 
     def _check_names(self) -> None:
         names, num_spans = label_columns(self.manifest), len(self.manifest.windows_days) + 1
-        num_features = num_spans * (1 + 2 * len(names)) + 1 + len(names)
+        num_features = num_spans * (1 + 2 * len(names)) + 1 + len(names) + len(self.manifest.surface_labels)
         columns = totals_columns(self.manifest)
         clash = len(activity_fields(self.manifest, "pin")) < num_features or len(set(columns)) < len(columns)
         if clash or "kind" in names:
@@ -89,6 +89,8 @@ class ActivityConfig:
             "publish_delay_seconds": self.publish_delay.total_seconds(),
             "smoothing": SMOOTHING,
         }
+        if manifest.surface_labels:
+            settings["surface_labels"] = manifest.surface_labels
         return json.dumps(settings, indent=2, sort_keys=True) + "\n"
 
     def snapshot_path(self, entity: str, cutoff: datetime) -> Path:
@@ -96,7 +98,7 @@ class ActivityConfig:
         return self.offline / activity_view(entity) / file_name(cutoff)
 
     def state_path(self, kind: str, entity: str, cutoff: datetime) -> Path:
-        """State file of a cut-off: kind is `daily`, `totals` or `sequence`."""
+        """State file of a cut-off: kind is `daily`, `totals`, `surfaces` or `sequence`."""
         return self.state / f"{kind}_{entity}" / file_name(cutoff)
 
     def marker_path(self, cutoff: datetime) -> Path:
@@ -112,7 +114,10 @@ class ActivityConfig:
         """All state files that the snapshot of a cut-off and the next day read."""
         totals_files = [self.state_path("totals", entity, cutoff) for entity in ENTITIES]
         daily = [path for entity in ENTITIES for path in self.window_paths(entity, cutoff)]
-        return [*totals_files, *daily, self.state_path("sequence", "user", cutoff)]
+        by_surface = [
+            self.state_path("surfaces", entity, cutoff) for entity in ENTITIES if self.manifest.surface_labels
+        ]
+        return [*totals_files, *daily, *by_surface, self.state_path("sequence", "user", cutoff)]
 
 
 def file_name(cutoff: datetime, suffix: str = "parquet") -> str:

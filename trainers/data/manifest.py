@@ -35,6 +35,7 @@ def repo_manifest(spec: DatasetSpec, recipe: RunRecipe) -> RepoManifest:
         sequence_length=recipe.sequence_length,
         user_attributes=tuple(attribute.field() for attribute in spec.user_attributes),
         pin_attributes=tuple(attribute.field() for attribute in spec.pin_attributes),
+        surface_labels=tuple(label for label in spec.labels if label in {task.label for task in spec.tasks}),
         histories=spec.histories,
         embeddings=embedding_versions(spec, recipe),
         activity_ttl_hours=recipe.activity_ttl_hours,

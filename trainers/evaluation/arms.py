@@ -41,18 +41,26 @@ class Arm:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ArmResult:
-    """An arm's ranker of every seed."""
+class Scored:
+    """What an arm's rankers of every seed say, whatever kind they are."""
 
     arm: Arm
-    user: InputSpec
-    pin: InputSpec
-    ranker: Ranker
-    """The first seed's ranker, in evaluation mode."""
     validation_logits: npt.NDArray[np.float32]
     """Logits [S, N] of the judged task on the validation rows."""
     test_logits: npt.NDArray[np.float32]
     """The same on the test rows."""
+    setting: str = ""
+    """What was chosen on the validation rows, in words; empty where nothing was or the recipe's own did best."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArmResult(Scored):
+    """The same of neural rankers, with the one that a release serves."""
+
+    user: InputSpec
+    pin: InputSpec
+    ranker: Ranker
+    """The first seed's ranker, in evaluation mode."""
 
 
 def arms(own: EmbeddingVersion, other: EmbeddingVersion | None) -> list[Arm]:

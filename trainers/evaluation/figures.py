@@ -6,25 +6,26 @@ Dims: N test rows, S seeds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from trainers.calibration import PlattCalibrator
-from trainers.evaluation.arms import ArmResult, RankerJob, user_days
+from trainers.evaluation.arms import RankerJob, Scored, user_days
 from trainers.metrics import (
-    Evaluator,
+    METRICS,
     Lift,
+    Metric,
+    check_groups,
     ece,
-    gauc,
+    gauc_evaluator,
     log_loss,
-    paired_bootstrap,
-    pr_auc,
-    roc_auc,
+    normalised_entropy,
     roc_auc_evaluator,
 )
-from trainers.report.schema import Calibration, CalibrationBin, Curve, LiftRow, SliceRow
+from trainers.report.schema import Calibration, CalibrationBin, Curve, LiftRow
+from trainers.resampling import Resampled, lift_over_users, lift_over_users_and_seeds, resampled
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +33,6 @@ RELEASED_FIGURES = ("roc_auc", "pr_auc", "log_loss", "ece")
 Floats = npt.NDArray[np.float64]
 Points = tuple[tuple[float, float], ...]
 CALIBRATION_BINS = 10
-MIN_SLICE_ROWS = 500
-"""Test rows below which a slice is not shown: its interval would say nothing."""
-ACTIVITY_BUCKETS = ((0, 0, "none before"), (1, 4, "1 to 4"), (5, 14, "5 to 14"), (15, None, "15 or more"))
-"""Buckets of impressions before: least, most and name."""
 
 
 class TestRows:
@@ -53,53 +50,101 @@ class TestRows:
         self.pin_impressions = job.data.pin_impressions[rows]
 
 
-def calibrators(job: RankerJob, result: ArmResult) -> list[PlattCalibrator]:
+def calibrators(job: RankerJob, result: Scored) -> list[PlattCalibrator]:
     """Per-surface calibrators of every seed, fitted on the validation rows."""
     rows = job.split.validation
     labels = job.data.examples.labels[rows, job.columns()[0]]
     return [PlattCalibrator.fit(logits, labels, job.data.surfaces[rows]) for logits in result.validation_logits]
 
 
-def lift_rows(job: RankerJob, results: Sequence[ArmResult], task: str, ranker: str, samples: int) -> list[LiftRow]:
-    """A row per arm, each against the first, which reads no embeddings."""
+def lift_rows(job: RankerJob, results: Sequence[Scored], task: str, ranker: str, samples: int) -> list[LiftRow]:
+    """A row per arm, each against the first, which reads no embeddings; all on the same resampled users."""
     test = TestRows(job)
-    base = results[0]
-    return [_lift_row(job, test, base, result, task, ranker, samples) for result in results]
+    metrics = _metrics(test, results[0])
+    evaluators = [
+        [build(test.labels, logits) for logits in result.test_logits]
+        for result in results
+        for build in metrics.values()
+    ]
+    found = iter(resampled(evaluators, test.users, samples, job.seeds[0]))
+    by_arm = [{name: next(found) for name in metrics} for _ in results]
+    rows = [_row(job, test, result, each, task, ranker) for result, each in zip(results, by_arm, strict=True)]
+    lifts = _lifts if _can_be_judged(test) else _bare_lifts
+    changes = [lifts(by_arm[0], each, result, job.seeds[0]) for result, each in zip(results, by_arm, strict=True)]
+    return [rows[0], *(row.model_copy(update=each) for row, each in zip(rows[1:], changes[1:], strict=True))]
 
 
-def _lift_row(
-    job: RankerJob, test: TestRows, base: ArmResult, result: ArmResult, task: str, ranker: str, samples: int
+def _can_be_judged(test: TestRows) -> bool:
+    """Whether enough users have either label for an interval over them."""
+    try:
+        check_groups(test.labels, test.users)
+    except ValueError as error:
+        logger.warning("no_intervals rows=%d reason=%r", len(test.labels), str(error))
+        return False
+    return True
+
+
+def _metrics(test: TestRows, base: Scored) -> dict[str, Metric]:
+    """Metrics with a lift; gAUC where some user saw both outcomes on one day."""
+    metrics = {name: METRICS[name] for name in ("roc_auc", "pr_auc")}
+    by_user_day = gauc_evaluator(test.user_days)
+    try:
+        by_user_day(test.labels, base.test_logits[0])
+    except ValueError:
+        return metrics
+    return metrics | {"gauc": by_user_day}
+
+
+def _row(
+    job: RankerJob, test: TestRows, result: Scored, found: Mapping[str, Resampled], task: str, ranker: str
 ) -> LiftRow:
     probabilities = probabilities_of(job, result, test)
-    aucs = [roc_auc(test.labels, logits) for logits in result.test_logits]
-    row = LiftRow(
+    aucs = found["roc_auc"].values
+    return LiftRow(
         task=task,
         ranker=ranker,
         inputs=result.arm.inputs,
         n_test=len(test.labels),
-        roc_auc=float(np.mean(aucs)),
-        pr_auc=_mean(pr_auc, test.labels, result.test_logits),
-        log_loss=_mean(log_loss, test.labels, probabilities),
-        gauc=_gauc(test, result.test_logits),
-        ece=_mean(ece, test.labels, probabilities),
-        roc_auc_by_seed=tuple(aucs),
+        roc_auc=float(aucs.mean()),
+        pr_auc=float(found["pr_auc"].values.mean()),
+        log_loss=mean_of(log_loss, test.labels, probabilities),
+        normalised_entropy=mean_of(normalised_entropy, test.labels, probabilities),
+        gauc=float(found["gauc"].values.mean()) if "gauc" in found else None,
+        ece=mean_of(ece, test.labels, probabilities),
+        roc_auc_by_seed=tuple(aucs.tolist()),
+        setting=result.setting,
     )
-    if result is base:
-        return row
-    base_pr = _mean(pr_auc, test.labels, base.test_logits)
-    changed: dict[str, object] = {"pr_auc_lift_pct": 100.0 * (row.pr_auc / base_pr - 1.0)}
-    every = np.ones(len(test.labels), np.bool_)
-    lift = _lift(test, base, result, every, samples, job.seeds[0])
-    base_auc = _mean(roc_auc, test.labels, base.test_logits)
-    if lift is None and base_auc > 0.0:
-        changed["roc_auc_lift_pct"] = 100.0 * (row.roc_auc / base_auc - 1.0)
-    elif lift is not None:
-        changed |= {"roc_auc_lift_pct": lift.lift, "roc_auc_lift_ci95": (lift.low, lift.high)}
-    return row.model_copy(update=changed)
 
 
-def _lift(
-    test: TestRows, base: ArmResult, result: ArmResult, mask: npt.NDArray[np.bool_], samples: int, seed: int
+def _bare_lifts(
+    base: Mapping[str, Resampled], found: Mapping[str, Resampled], result: Scored, seed: int
+) -> dict[str, object]:
+    """Lift of each metric without an interval."""
+    del result, seed
+    means = {name: (float(base[name].values.mean()), float(each.values.mean())) for name, each in found.items()}
+    return {f"{name}_lift_pct": 100.0 * (other / own - 1.0) for name, (own, other) in means.items() if own > 0.0}
+
+
+def _lifts(
+    base: Mapping[str, Resampled], found: Mapping[str, Resampled], result: Scored, seed: int
+) -> dict[str, object]:
+    """Lift of each metric with its interval over users, that of ROC-AUC over users and seeds too."""
+    changed: dict[str, object] = {}
+    for name, each in found.items():
+        try:
+            lift = lift_over_users(base[name], each)
+            changed |= {f"{name}_lift_pct": lift.lift, f"{name}_lift_ci95": (lift.low, lift.high)}
+            with_seeds = lift_over_users_and_seeds(base[name], each, seed) if name == "roc_auc" else None
+        except ValueError as error:
+            logger.warning("no_lift inputs=%s metric=%s reason=%r", result.arm.inputs, name, str(error))
+            continue
+        if with_seeds is not None:
+            changed["roc_auc_lift_seeds_ci95"] = (with_seeds.low, with_seeds.high)
+    return changed
+
+
+def lift_on(
+    test: TestRows, base: Scored, result: Scored, mask: npt.NDArray[np.bool_], samples: int, seed: int
 ) -> Lift | None:
     """Lift on some of the test rows; none where too few users have positives, or negatives, for an interval."""
     scores = base.test_logits[:, mask], result.test_logits[:, mask]
@@ -115,22 +160,15 @@ def released_figures(name: str, row: LiftRow) -> dict[str, float]:
     return {f"{name}_{each}": getattr(row, each) for each in RELEASED_FIGURES}
 
 
-def probabilities_of(job: RankerJob, result: ArmResult, test: TestRows) -> Floats:
+def probabilities_of(job: RankerJob, result: Scored, test: TestRows) -> Floats:
     """Calibrated probabilities [S, N] on the test rows."""
     pairs = zip(calibrators(job, result), result.test_logits, strict=True)
     return np.stack([calibrator.calibrate(logits, test.surfaces) for calibrator, logits in pairs])
 
 
-def _mean(metric: Callable[..., float], labels: npt.NDArray[np.float32], scores: npt.NDArray[np.floating]) -> float:
+def mean_of(metric: Callable[..., float], labels: npt.NDArray[np.float32], scores: npt.NDArray[np.floating]) -> float:
     """Mean of a metric over seeds."""
     return float(np.mean([metric(labels, each) for each in scores]))
-
-
-def _gauc(test: TestRows, logits: npt.NDArray[np.float32]) -> float | None:
-    try:
-        return float(np.mean([gauc(test.labels, each, test.user_days) for each in logits]))
-    except ValueError:
-        return None
 
 
 def roc_auc_lift(
@@ -147,15 +185,11 @@ def roc_auc_lift(
         base: Scores [S, N] without embeddings.
         scores: Scores [S, N] of the same seeds with them.
     """
-    return paired_bootstrap(labels, base, scores, users, metric=_mean_auc, num_samples=samples, seed=seed)
+    evaluators = [[roc_auc_evaluator(labels, each) for each in side] for side in (base, scores)]
+    return lift_over_users(*resampled(evaluators, users, samples, seed))
 
 
-def _mean_auc(labels: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> Evaluator:
-    evaluators = [roc_auc_evaluator(labels, each) for each in scores]
-    return lambda weights: float(np.mean([evaluate(weights) for evaluate in evaluators]))
-
-
-def calibration_rows(job: RankerJob, result: ArmResult, task: str, ranker: str) -> Calibration:
+def calibration_rows(job: RankerJob, result: Scored, task: str, ranker: str) -> Calibration:
     """Predicted against observed rate of the first seed, in bins of equal count."""
     test = TestRows(job)
     predicted = probabilities_of(job, result, test)[0]
@@ -168,7 +202,7 @@ def calibration_rows(job: RankerJob, result: ArmResult, task: str, ranker: str) 
     return Calibration(task=task, ranker=ranker, inputs=result.arm.inputs, bins=bins)
 
 
-def curves_of(job: RankerJob, result: ArmResult, task: str, ranker: str) -> Curve:
+def curves_of(job: RankerJob, result: Scored, task: str, ranker: str) -> Curve:
     """ROC and precision-recall curve of the first seed."""
     test = TestRows(job)
     roc, precision_recall = curve_points(test.labels, result.test_logits[0])
@@ -195,40 +229,3 @@ def curve_points(
 
 def _short(value: float) -> float:
     return round(float(value), 4)
-
-
-def slice_rows(job: RankerJob, base: ArmResult, result: ArmResult, task: str, samples: int) -> list[SliceRow]:
-    """Lift by surface, for new and known users and Pins, and by how many impressions they had before."""
-    test = TestRows(job)
-    masks: list[tuple[str, str, npt.NDArray[np.bool_]]] = [
-        ("surface", str(surface), test.surfaces == surface) for surface in np.unique(test.surfaces)
-    ]
-    for name, counts in (("user_activity", test.user_impressions), ("pin_activity", test.pin_impressions)):
-        masks += [
-            (f"new_or_known_{name.partition('_')[0]}", "new", counts == 0),
-            (f"new_or_known_{name.partition('_')[0]}", "known", counts > 0),
-        ]
-        for least, most, label in ACTIVITY_BUCKETS:
-            masks.append((name, label, (counts >= least) & (counts <= most if most is not None else True)))
-    rows = []
-    for name, value, mask in masks:
-        labels = test.labels[mask]
-        if len(labels) < MIN_SLICE_ROWS or min(labels.sum(), len(labels) - labels.sum()) < 20:
-            continue
-        lift = _lift(test, base, result, mask, samples, job.seeds[0])
-        if lift is None:
-            continue
-        rows.append(
-            SliceRow(
-                task=task,
-                slice=name,
-                value=value,
-                n_test=len(labels),
-                roc_auc_base=_mean(roc_auc, labels, base.test_logits[:, mask]),
-                roc_auc=_mean(roc_auc, labels, result.test_logits[:, mask]),
-                lift_pct=lift.lift,
-                ci95=(lift.low, lift.high),
-                inputs=result.arm.inputs,
-            )
-        )
-    return rows

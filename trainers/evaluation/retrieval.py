@@ -1,4 +1,4 @@
-"""Retrieval models and their figures: popularity, the upstream embeddings themselves, and two-towers with seeds.
+"""Retrieval models and their figures: baselines, the upstream embeddings themselves, and two-towers with seeds.
 
 Whatever is chosen is chosen on the validation days, the last ones before the test and as many as it has where they can
 be spared; then the model is trained anew, on the validation days too.
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from trainers.data.examples import Examples
 from trainers.data.model_inputs import side_config
 from trainers.data.ranking_data import RankingData, Split, renamed_vectors, vector_input, with_versions
 from trainers.data.retrieval_data import PIN_BUCKET, RetrievalPeriod, with_pin_bucket
+from trainers.evaluation.retrieval_baselines import Baseline, ReadEngagements, baselines, judge_baseline, read_ahead
 from trainers.evaluation.retrieval_figures import (
     POPULARITY_DAYS,
     Figures,
@@ -32,6 +34,7 @@ from trainers.evaluation.retrieval_figures import (
     Represent,
     Vectors,
     best_prior,
+    by_inner_product,
     judged,
     priors,
     retrieval_rows,
@@ -51,7 +54,17 @@ VALIDATION_USERS = 4096
 """Users of the validation days by whom epochs and prior are chosen, at most."""
 LEAST_TRAINING = 3
 """The validation days are at most one part in this many of the training days."""
-BASE = "two-tower, no embeddings"
+BASE, RELEASED = "two-tower, no embeddings", "two-tower, both domains"
+
+
+class _TwoTowerPlan(NamedTuple):
+    """A two-tower to train: its name, and the embeddings that it reads."""
+
+    name: str
+    versions: tuple[EmbeddingVersion, ...]
+
+
+_Judged: TypeAlias = _TwoTowerPlan | Baseline
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +95,8 @@ class RetrievalJob:
     """Position of the CTR task's label."""
     validation: RetrievalPeriod
     test: RetrievalPeriod
+    engagements: ReadEngagements
+    """What collaborative filtering learns from."""
     recipe: RetrievalRecipe
     sequence_buckets: int
     samples: int
@@ -110,16 +125,23 @@ def compare(
     job: RetrievalJob, versions: tuple[EmbeddingVersion, ...], *, workers: int, progress: Progress
 ) -> tuple[list[RetrievalRow], RetrievalArm]:
     """Rows of all models, and the two-tower with the embeddings of all versions, which is what a release serves."""
-    plan = [(BASE, ()), ("two-tower, both domains", versions)]
-    arms = map_forked(
-        lambda item, _: two_tower(job, *item),
-        plan,
-        name="retrieval with and without embeddings",
-        workers=workers,
-        progress=progress,
-    )
-    figures = [popularity(job), upstream(job, versions[0]), *(arm.figures for arm in arms)]
-    rows = retrieval_rows(figures, arms[0].figures, samples=job.samples, seed=job.seeds[0])
+    recipe, validation = job.recipe.baselines, job.validation.at_most(VALIDATION_USERS)
+    plan: list[_Judged] = [_TwoTowerPlan(BASE, ()), _TwoTowerPlan(RELEASED, versions)]
+    plan += baselines(recipe) if recipe else []
+    # Read here: forked processes leave DuckDB alone.
+    read = read_ahead(job.engagements, (validation, job.test)) if recipe else job.engagements
+
+    def judge(item: _Judged, _: Progress) -> RetrievalArm | Figures | None:
+        if isinstance(item, _TwoTowerPlan):
+            return two_tower(job, *item)
+        assert recipe is not None
+        return judge_baseline(item, recipe, read, validation=validation, test=job.test, seeds=job.seeds)
+
+    found = map_forked(judge, plan, name="retrieval models", workers=workers, progress=progress)
+    arms = [each for each in found if isinstance(each, RetrievalArm)]
+    others = [each for each in found if isinstance(each, Figures)]
+    figures = [popularity(job), *others, upstream(job, versions[0]), *(arm.figures for arm in arms)]
+    rows = retrieval_rows(figures, arms[0].figures, arms[-1].figures, samples=job.samples, seed=job.seeds[0])
     return rows, arms[-1]
 
 
@@ -129,8 +151,8 @@ def popularity(job: RetrievalJob) -> Figures:
         np.zeros((len(period.user_ids), 1), np.float32),
         np.zeros((len(period.pin_ids), 1), np.float32),
     )
-    prior, _ = best_prior(job.validation, nothing, (1.0,))
-    return judged(job.test, "popularity", [nothing], prior)
+    prior, _ = best_prior(job.validation, by_inner_product(nothing), (1.0,))
+    return judged(job.test, "popularity", [by_inner_product(nothing)], prior)
 
 
 def upstream(job: RetrievalJob, version: EmbeddingVersion) -> Figures:
@@ -141,8 +163,8 @@ def upstream(job: RetrievalJob, version: EmbeddingVersion) -> Figures:
         queries, candidates = period.users.inputs[names[0]], period.pins.inputs[names[1]]
         return np.float32(1.0 / job.recipe.temperature) * queries[:, :-1], candidates[:, :-1]
 
-    prior, _ = best_prior(job.validation, represent, job.recipe.prior_weights)
-    return judged(job.test, f"upstream {version.key} inner product", [represent], prior)
+    prior, _ = best_prior(job.validation, by_inner_product(represent), job.recipe.prior_weights)
+    return judged(job.test, f"upstream {version.key} inner product", [by_inner_product(represent)], prior)
 
 
 def two_tower(
@@ -153,7 +175,7 @@ def two_tower(
         training = _Training(job, versions, stage)
         epochs, prior = training.chosen()
         models = [training.fitted(seed, epochs) for seed in job.seeds]
-    figures = judged(job.test, name, [training.represent(model) for model in models], prior)
+    figures = judged(job.test, name, [by_inner_product(training.represent(model)) for model in models], prior)
     return training.arm(models[0], prior, epochs, figures)
 
 
@@ -192,7 +214,7 @@ class _Training:
             return job.recipe.epochs, priors(weights)[0]
         found: list[tuple[float, int, Prior]] = []
         for epoch, model in enumerate(self._epochs(pairs, job.seeds[0]), 1):
-            prior, recall = best_prior(validation, self.represent(model), weights)
+            prior, recall = best_prior(validation, by_inner_product(self.represent(model)), weights)
             found.append((recall, epoch, prior))
         _, epochs, prior = max(found, key=lambda each: each[:2])
         return epochs, prior

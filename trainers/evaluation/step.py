@@ -8,32 +8,30 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from feature_repo.contract import EmbeddingVersion, RepoManifest, service_name, write_atomically
+from feature_repo.contract import EmbeddingVersion, service_name
 from feature_repo.encoding import InputSpec
 from feature_repo.layout import open_store
 from feature_repo.release.files import RELEASES
 from feature_repo.release.manifest import ReleaseManifest
 from feature_repo.versions import Catalogue
-from trainers.data.coverage import coverage_rows, freshness_rows
 from trainers.data.dataset import DatasetSpec
+from trainers.data.engagements import read_engagements
 from trainers.data.event_log import EventLog
-from trainers.data.optimum import optimum_rows
 from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
 from trainers.data.ranking_data import read_ranking_data, split
 from trainers.data.retrieval_data import RetrievalReader
-from trainers.evaluation.arms import Arm, ArmResult, RankerJob, SeedResult, arms, collected, run_seed
-from trainers.evaluation.figures import calibration_rows, curves_of, lift_rows, released_figures, slice_rows
+from trainers.evaluation.arms import Arm, ArmResult, RankerJob, Scored, arms
+from trainers.evaluation.boosted_arms import boosted_results
+from trainers.evaluation.figures import released_figures
+from trainers.evaluation.figures_file import EVALUATION, write_figures
 from trainers.evaluation.release import ReleaseParts, write_release
 from trainers.evaluation.retrieval import POPULARITY_DAYS, RetrievalJob, compare, validation_start
+from trainers.evaluation.search import rankers_in_arms
 from trainers.experiments.results import read_tables
-from trainers.forked import map_forked
 from trainers.life.consumers import record_consumers
 from trainers.life.operators import open_catalogue
 from trainers.life.release_spaces import space_ids
@@ -61,9 +59,6 @@ from trainers.report.schema import (
 from trainers.steps import RunContext
 from trainers.torch_setup import set_up_torch
 from trainers.upstream_steps import read_progressive
-
-EVALUATION = "evaluation/figures.json"
-Keys = npt.NDArray[np.int64]
 
 WHO = "evaluate"
 """Who makes this step's changes in the catalogue."""
@@ -131,23 +126,20 @@ class Evaluation:
     def rankers(self) -> dict[str, tuple[RankerJob, list[ArmResult]]]:
         """Every ranker in every arm, by `pctr` and `pcvr`; the last arm is the one that a release has."""
         jobs = self.ranker_jobs()
-        plan = [
-            (name, arm, seed) for name in jobs for arm in self.ranker_arms(ctr=name == "pctr") for seed in self.seeds
-        ]
+        arms = {name: self.ranker_arms(ctr=name == "pctr") for name in jobs}
+        tried = {"pctr": self.recipe.ctr_tried, "pcvr": self.recipe.cvr_tried}
+        workers = self.context.config.threads
+        found = rankers_in_arms(jobs, arms, tried, workers=workers, progress=self.progress)
+        return {name: (job, found[name]) for name, job in jobs.items()}
 
-        def train(item: tuple[str, Arm, int], progress: Progress) -> SeedResult:
-            del progress
-            return run_seed(jobs[item[0]], item[1], item[2])
-
-        name, workers = "rankers with and without embeddings", self.context.config.threads
-        trained = map_forked(train, plan, name=name, workers=workers, progress=self.progress)
-        seeds: dict[tuple[str, Arm], list[SeedResult]] = {}
-        for (name, arm, _), result in zip(plan, trained, strict=True):
-            seeds.setdefault((name, arm), []).append(result)
-        return {
-            name: (job, [collected(job, arm, found) for (of, arm), found in seeds.items() if of == name])
-            for name, job in jobs.items()
-        }
+    def boosted(self) -> dict[str, list[Scored]]:
+        """What LightGBM rankers say, by `pctr` and `pcvr`; nothing unless the recipe asks for them."""
+        if self.recipe.boosted is None:
+            return {}
+        jobs = self.ranker_jobs()
+        arms = {name: self.ranker_arms(ctr=name == "pctr") for name in jobs}
+        workers = self.context.config.threads
+        return boosted_results(jobs, arms, self.recipe.boosted, workers=workers, progress=self.progress)
 
     def retrieval_reader(self, user: InputSpec, pin: InputSpec) -> RetrievalReader:
         """Reader of retrieval's features with these inputs."""
@@ -164,6 +156,7 @@ class Evaluation:
             label_column=[task.name for task in self.spec.tasks].index(self.spec.ctr_task),
             validation=reader.period(validation_start(window), window.test_from, POPULARITY_DAYS),
             test=reader.period(window.test_from, window.until, POPULARITY_DAYS),
+            engagements=lambda period, histories: read_engagements(self.log, period, histories=histories),
             recipe=self.recipe.retrieval,
             sequence_buckets=self.recipe.ctr.sequence_buckets,
             samples=self.recipe.bootstrap_samples,
@@ -175,13 +168,13 @@ def run_evaluate(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     """Train retrieval and rankers with and without embeddings, judge them on the test days, and export a release."""
     set_up_torch(context.config.threads)
     evaluation = Evaluation(context, progress)
-    rankers = evaluation.rankers()
+    rankers, boosted = evaluation.rankers(), evaluation.boosted()
     retrieval_job = evaluation.retrieval_job(evaluation.retrieval_reader(evaluation.data.user, evaluation.data.pin))
     retrieval_rows, two_towers = compare(
         retrieval_job, evaluation.manifest.embeddings, workers=context.config.threads, progress=progress
     )
     with progress.stage("figures and intervals"):
-        lift = _write_figures(evaluation, rankers, retrieval_rows)
+        lift = write_figures(evaluation, rankers, boosted, retrieval_rows)
     versions = evaluation.manifest.embeddings
     catalogue = open_catalogue(context.directory)
     with progress.stage("export the release"):
@@ -224,76 +217,6 @@ def _release_figures(lift: list[LiftRow], retrieval: list[RetrievalRow]) -> dict
         for prefix, row in [(name, rows[-1]), (f"{name}_without_embeddings", rows[0])] if rows else []:
             found |= released_figures(prefix, row)
     return found | {"retrieval_recall_at_20": retrieval[-1].recall_at_20}
-
-
-def _write_figures(
-    evaluation: Evaluation,
-    rankers: Mapping[str, tuple[RankerJob, list[ArmResult]]],
-    retrieval: list[RetrievalRow],
-) -> list[LiftRow]:
-    """Write all figures; returns those of the rankers."""
-    samples = evaluation.recipe.bootstrap_samples
-    lift: list[LiftRow] = []
-    slices: list[SliceRow] = []
-    calibration: list[Calibration] = []
-    curves: list[Curve] = []
-    tasks: dict[str, dict[str, Any]] = {}
-    for name, (job, results) in rankers.items():
-        task = {"pctr": "ctr", "pcvr": "cvr"}[name]
-        ranker = {"dcn": "DCNv2 + MMoE", "dhen": "DHEN + MMoE"}[job.recipe.backbone]
-        lift += lift_rows(job, results, task, ranker, samples)
-        slices += slice_rows(job, results[0], results[3], task, samples)
-        for result in (results[0], results[-1]):
-            calibration.append(calibration_rows(job, result, task, ranker))
-            curves.append(curves_of(job, result, task, ranker))
-        labels = job.data.examples.labels[job.split.test, job.columns()[0]]
-        tasks[task] = {
-            "n_train": len(job.split.train),
-            "n_test": len(labels),
-            "positive_rate": float(labels.mean()),
-        }
-    test_rows = rankers["pctr"][0].split.test
-    figures = {
-        "seeds": evaluation.seeds,
-        "lift": [_plain(row) for row in lift],
-        "slices": [_plain(row) for row in slices],
-        "calibration": [_plain(row) for row in calibration],
-        "curves": [_plain(row) for row in curves],
-        "retrieval": [_plain(row) for row in retrieval],
-        "tasks": tasks,
-        "optimum": [_plain(row) for row in optimum_rows(evaluation.log)],
-        "embeddings": [_plain(row) for row in coverage_rows(*_asked(evaluation, test_rows))],
-        "freshness": [_plain(row) for row in freshness_rows(*_asked(evaluation, test_rows), _last_day(evaluation.log))],
-        "example": _plain(_example(evaluation)),
-    }
-    write_atomically(evaluation.context.path(EVALUATION), json.dumps(figures, indent=1) + "\n")
-    return lift
-
-
-def _asked(evaluation: Evaluation, rows: npt.NDArray[np.int64]) -> tuple[Path, RepoManifest, Keys, Keys, Keys]:
-    """Where views lie, and users, Pins and moments of some impressions."""
-    data = evaluation.data
-    keys = (data.user_ids[rows], data.pin_ids[rows], data.event_micros[rows])
-    return (evaluation.context.path(OFFLINE), evaluation.manifest, *keys)
-
-
-def _last_day(log: EventLog) -> date:
-    return date.fromisoformat(max(log.report.days))
-
-
-def _plain(row: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = row.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return plain
-
-
-def _example(evaluation: Evaluation) -> Example:
-    """A user of the last test day, for the commands that the run ends with."""
-    data = evaluation.data
-    last = int(np.argmax(data.event_micros))
-    pins = [int(pin) for pin in data.pin_ids[-3:]]
-    return Example(
-        user_id=int(data.user_ids[last]), surface=str(data.surfaces[last]), pin_ids=tuple(dict.fromkeys(pins))
-    )
 
 
 def run_report(context: RunContext, progress: Progress) -> Mapping[str, Any]:

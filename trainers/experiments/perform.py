@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from trainers import run_config
-from trainers.evaluation.step import EVALUATION, commit, run_report
+from trainers.evaluation.figures_file import EVALUATION
+from trainers.evaluation.step import commit, run_report
 from trainers.experiments import aggregation, refresh_cost, staleness, upgrade
 from trainers.experiments.results import LAST_STEP, table_file, write_table
 from trainers.experiments.setting import WORK, Setting

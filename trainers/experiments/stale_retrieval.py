@@ -21,7 +21,7 @@ from trainers.data.ranking_data import renamed_vectors, vector_input
 from trainers.data.retrieval_data import RetrievalPeriod
 from trainers.data.version_vectors import version_vectors
 from trainers.evaluation.retrieval import RetrievalArm, RetrievalJob, two_tower
-from trainers.evaluation.retrieval_figures import Represent, Vectors, best_prior, judged
+from trainers.evaluation.retrieval_figures import Represent, Vectors, best_prior, by_inner_product, judged
 from trainers.experiments.ages import FRESH, MISSING, WITHOUT, age_cells, age_name
 from trainers.experiments.setting import Setting
 from trainers.forked import map_forked
@@ -81,7 +81,10 @@ class StaleRetrieval:
             del progress
             represent, prior = self._product() if item[0] == PRODUCT else self._towers(*item)
             kept = [FRESH] if item[0] == BASE_TOWERS else list(periods)
-            found = {name: judged(periods[name], item[0], [represent], prior).recall[0].copy() for name in kept}
+            found = {
+                name: judged(periods[name], item[0], [by_inner_product(represent)], prior).recall[0].copy()
+                for name in kept
+            }
             self._folder.mkdir(parents=True, exist_ok=True)
             partial = self._file(item).with_suffix(".partial")
             save_file(found, partial)
@@ -97,7 +100,9 @@ class StaleRetrieval:
             queries, candidates = period.users.inputs[names["user"]], period.pins.inputs[names["pin"]]
             return (queries[:, :-1] / temperature).astype(np.float32), candidates[:, :-1].astype(np.float32)
 
-        return represent, best_prior(self._job.validation, represent, self._job.recipe.prior_weights)[0]
+        return represent, best_prior(self._job.validation, by_inner_product(represent), self._job.recipe.prior_weights)[
+            0
+        ]
 
     def _towers(self, name: str, seed: int) -> tuple[Represent, Any]:
         versions = (self._setting.version,) if name == TOWERS else ()

@@ -38,6 +38,42 @@ class RankingRecipe:
     """Passes over the training days; the best one by validation log loss is kept."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BoostedRecipe:
+    """A LightGBM ranker; the same values are tried with and without embeddings."""
+
+    num_leaves: tuple[int, ...] = (15, 31, 63)
+    """Leaves of a tree that are tried; the one with the least validation log loss is kept."""
+    lr: float = 0.05
+    """Shrinkage of each tree."""
+    max_rounds: int = 600
+    """Trees at most."""
+    patience: int = 40
+    """Trees without a better validation log loss after which training stops."""
+    max_bin: int = 127
+    """Bins of a number."""
+    min_rows_in_leaf: int = 100
+    """Rows that a leaf holds at least."""
+    feature_fraction: float = 0.4
+    """Share of the columns that a tree may use."""
+    row_fraction: float = 0.8
+    """Share of the rows that a tree learns from."""
+    l2: float = 10.0
+    """Pull of a leaf's value towards 0."""
+    max_categories: int = 300
+    """Categories with more values are not read."""
+
+
+def boosted() -> BoostedRecipe:
+    """LightGBM beside the neural rankers."""
+    return BoostedRecipe()
+
+
+def tiny_boosted() -> BoostedRecipe:
+    """The same, small enough for tests."""
+    return BoostedRecipe(num_leaves=(4, 8), max_rounds=10, min_rows_in_leaf=5, max_bin=15, patience=3)
+
+
 def ctr() -> RankingRecipe:
     """CTR ranker: DCN V2, MMoE and a sequence encoder."""
     return RankingRecipe()
@@ -46,6 +82,16 @@ def ctr() -> RankingRecipe:
 def cvr() -> RankingRecipe:
     """CVR ranker: DHEN-based, as in the paper."""
     return RankingRecipe(backbone="dhen")
+
+
+def tried(recipe: RankingRecipe) -> tuple[RankingRecipe, ...]:
+    """Other settings of the same ranker: more and smaller steps, stronger regularisation, more width."""
+    return (
+        replace(recipe, batch_size=512, max_epochs=3),
+        replace(recipe, batch_size=512, lr=2e-3, dropout=0.3, max_epochs=3),
+        replace(recipe, batch_size=256, dropout=0.3, weight_decay=0.1, max_epochs=3),
+        replace(recipe, batch_size=512, hidden_dim=256, dropout=0.3, weight_decay=0.1, max_epochs=3),
+    )
 
 
 def tiny(recipe: RankingRecipe) -> RankingRecipe:

@@ -31,7 +31,14 @@ class Row(BaseModel):
 
     @model_validator(mode="after")
     def _check_intervals(self) -> Self:
-        for name in ("roc_auc_lift_ci95", "ci95", "ndcg_ci95", "recall_gain_ci95", "ndcg_gain_ci95"):
+        for name in (
+            "roc_auc_lift_ci95",
+            "ci95",
+            "ndcg_ci95",
+            "recall_gain_ci95",
+            "ndcg_gain_ci95",
+            "released_lead_ci95",
+        ):
             interval = getattr(self, name, None)
             if interval is not None and interval[0] > interval[1]:
                 raise ValueError(f"{name} must have its lower end first (got {list(interval)})")
@@ -131,12 +138,22 @@ class LiftRow(Row):
     """ROC AUC within each user and UTC day, averaged with the user's impressions as weights."""
     ece: Share | None = None
     """Expected calibration error: mean distance of predicted from observed rate over the bins."""
+    normalised_entropy: NonNegative | None = None
+    """Log loss over that of always answering the rate of positives; below 1 is better than knowing nothing."""
     roc_auc_lift_pct: float | None = None
     """Relative change of ROC AUC against the same ranker without embeddings, percent."""
     roc_auc_lift_ci95: Interval | None = None
+    """Over users; the seeds are those that were trained."""
+    roc_auc_lift_seeds_ci95: Interval | None = None
+    """Over users and seeds; absent with one seed."""
     pr_auc_lift_pct: float | None = None
+    pr_auc_lift_ci95: Interval | None = None
+    gauc_lift_pct: float | None = None
+    gauc_lift_ci95: Interval | None = None
     roc_auc_by_seed: tuple[Share, ...] = ()
     """ROC AUC of each seed, in the order of `seeds`."""
+    setting: str = ""
+    """What was chosen on the validation days, in words; absent where the recipe's own did best or nothing was tried."""
 
     @property
     def significant(self) -> bool | None:
@@ -166,6 +183,10 @@ class RetrievalRow(Row):
     ndcg_gain: float | None = None
     """The same of `ndcg@20`."""
     ndcg_gain_ci95: Interval | None = None
+    released_lead: float | None = None
+    """`recall@20` of the two-tower that a release serves, minus this one's, on the same users."""
+    released_lead_ci95: Interval | None = None
+    """Its paired interval."""
     recall_by_seed: tuple[Share, ...] = ()
     """`recall@20` of each seed, in the order of `seeds`; absent where one model was judged."""
     recall_curve: tuple[tuple[int, Share], ...] = ()
@@ -286,6 +307,12 @@ class SliceRow(Row):
     ci95: Interval | None = None
     inputs: Inputs | None = None
     """Embeddings that the slice was measured with; `both` where absent."""
+    ece_base: Share | None = None
+    """Expected calibration error of the ranker without embeddings on the part."""
+    ece: Share | None = None
+    """The same with them."""
+    ece_by_chance: Share | None = None
+    """What the latter would be if its probabilities were the true ones: few rows show an error by chance."""
 
 
 class Optimum(Row):

@@ -62,12 +62,14 @@ def record(report: Report, run_dir: Path, lineage: Lineage, kinds: tuple[str, ..
 
 
 def metrics(report: Report) -> Iterator[tuple[str, float]]:
-    """Every figure of a report by a name such as `lift/ctr/both/roc_auc`."""
+    """Every figure of a report by a name such as `lift/ctr/both/roc_auc`; a task's second ranker is named in it."""
+    first = {row.task: row.ranker for row in reversed(report.lift)}
     for row in report.lift:
-        for name in ("roc_auc", "pr_auc", "log_loss", "gauc", "ece", "roc_auc_lift_pct"):
+        task = row.task if row.ranker == first[row.task] else f"{row.task}/{row.ranker}"
+        for name in ("roc_auc", "pr_auc", "log_loss", "normalised_entropy", "gauc", "ece", "roc_auc_lift_pct"):
             value = getattr(row, name)
             if value is not None:
-                yield f"lift/{row.task}/{row.inputs}/{name}", value
+                yield f"lift/{task}/{row.inputs}/{name}", value
     for found in report.retrieval:
         yield f"retrieval/{found.model}/recall_at_20", found.recall_at_20
         yield f"retrieval/{found.model}/ndcg_at_20", found.ndcg_at_20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from trainers.report.schema import INPUTS_ORDER, Inputs, LiftRow, Report, RetrievalRow, Task
+from trainers.report.schema import INPUTS_ORDER, Inputs, Interval, LiftRow, Report, RetrievalRow, Task
 
 INPUTS_LABELS: dict[Inputs, str] = {
     "none": "no embeddings",
@@ -40,10 +40,19 @@ def typeset(text: str) -> str:
 
 def gain_text(row: RetrievalRow) -> str:
     """Difference of Recall@20 from the two-tower without embeddings: `+0.0111 (+0.0044 to +0.0178)`."""
-    if row.recall_gain is None or row.recall_gain_ci95 is None:
+    return _difference_text(row.recall_gain, row.recall_gain_ci95)
+
+
+def lead_text(row: RetrievalRow) -> str:
+    """Difference of the released two-tower's Recall@20 from this model's, worded as in `gain_text`."""
+    return _difference_text(row.released_lead, row.released_lead_ci95)
+
+
+def _difference_text(value: float | None, interval: Interval | None) -> str:
+    if value is None or interval is None:
         return ""
-    low, high = row.recall_gain_ci95
-    return f"{row.recall_gain:+.4f} ({low:+.4f} to {high:+.4f})"
+    low, high = interval
+    return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def task_title(task: str) -> str:

@@ -6,6 +6,28 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BaselineRecipe:
+    """Collaborative filtering to compare with; of each list, the best on the validation days is taken."""
+
+    ease_l2: tuple[float, ...] = (100.0, 300.0, 1000.0)
+    """Weight decays of EASE."""
+    als_alpha: tuple[float, ...] = (1.0, 5.0, 20.0)
+    """Confidences of ALS in an engagement."""
+    als_factors: int = 64
+    """Factors of ALS."""
+    als_l2: float = 1.0
+    """Weight decay of ALS."""
+    als_iterations: int = 15
+    """Rounds of ALS."""
+    knn_similarities: tuple[str, ...] = ("cosine", "bm25")
+    """Similarities of item-kNN."""
+    knn_neighbours: int = 100
+    """Similar Pins that item-kNN keeps of each."""
+    prior_weights: tuple[float, ...] = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
+    """Weights of the log popularity in the score; smaller than a two-tower's, since these scores are no logits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RetrievalRecipe:
     """A two-tower model on features and embeddings."""
 
@@ -33,6 +55,8 @@ class RetrievalRecipe:
     """The same of the weights of the inner product's blocks, without decay."""
     epochs: int = 5
     """Passes over the training positives at most; how many is chosen by validation recall, more of equals."""
+    baselines: BaselineRecipe | None = None
+    """Collaborative filtering to compare with; none to leave it out."""
 
 
 def default() -> RetrievalRecipe:
@@ -40,6 +64,14 @@ def default() -> RetrievalRecipe:
     return RetrievalRecipe()
 
 
+def compared(recipe: RetrievalRecipe) -> RetrievalRecipe:
+    """The same model beside collaborative filtering."""
+    return replace(recipe, baselines=BaselineRecipe())
+
+
 def tiny(recipe: RetrievalRecipe) -> RetrievalRecipe:
     """The same model, small enough for tests."""
-    return replace(recipe, token_dim=8, hidden_dim=32, output_dim=16, epochs=1, batch_size=256)
+    small = BaselineRecipe(
+        ease_l2=(10.0,), als_alpha=(5.0,), als_factors=8, als_iterations=3, knn_similarities=("cosine",)
+    )
+    return replace(recipe, baselines=small, token_dim=8, hidden_dim=32, output_dim=16, epochs=1, batch_size=256)

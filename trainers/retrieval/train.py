@@ -1,6 +1,6 @@
-"""Training the two-tower model on engaged pairs, and ranking the whole corpus with it.
+"""Training the two-tower model on engaged pairs, and embedding with it.
 
-Dims: U users, P Pins, E width of a vector.
+Dims: N rows, E width of a vector.
 """
 
 from __future__ import annotations
@@ -134,67 +134,3 @@ def embed(model: TwoTower, side: str, examples: Examples) -> Vectors:
     rows = np.arange(len(examples))
     parts = [tower(examples.tensors(batch)) for batch in batches(rows, SCORING_BATCH)]
     return np.asarray(torch.cat(parts)) if parts else np.empty((0, model.config.vector_dim), np.float32)
-
-
-def top_pins(
-    queries: Vectors, candidates: Vectors, bias: Vectors, seen: list[Keys], k: int, *, chunk: int = 256
-) -> Keys:
-    """Positions [U, k] of the best Pins of each user by inner product plus bias; see `top_pins_by_bias`.
-
-    Args:
-        bias: Added to every candidate's score [P].
-    """
-    found: Keys = top_pins_by_bias(queries, candidates, bias[None], seen, k, chunk=chunk)[0]
-    return found
-
-
-def top_pins_by_bias(
-    queries: Vectors, candidates: Vectors, biases: Vectors, seen: list[Keys], k: int, *, chunk: int = 256
-) -> Keys:
-    """Positions [N, U, k] of the best Pins of each user under each of N biases, those already seen left out.
-
-    Equal scores rank by position. A user with fewer than k Pins left gets -1 in the last places.
-
-    Args:
-        biases: Added to every candidate's score [N, P].
-        seen: Positions of the Pins that each user has met.
-        chunk: Users whose scores of the whole corpus are held at once.
-
-    Raises:
-        ValueError: `k` is outside 1..P, or a vector or a bias is not finite.
-    """
-    if not 1 <= k <= len(candidates):
-        raise ValueError(f"k must be in 1..{len(candidates)}, the size of the corpus (got {k})")
-    for name, values in (("queries", queries), ("candidates", candidates), ("bias", biases)):
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name} must be finite (got {int((~np.isfinite(values)).sum())} elements that are not)")
-    found = np.empty((len(biases), len(queries), k), np.int64)
-    for start in range(0, len(queries), chunk):
-        products = queries[start : start + chunk] @ candidates.T
-        for row, positions in enumerate(seen[start : start + chunk]):
-            products[row, positions] = -np.inf
-        for n, bias in enumerate(biases):
-            scores = products + bias
-            best = _best(scores, k)
-            best[np.isneginf(np.take_along_axis(scores, best, axis=1))] = -1
-            found[n, start : start + chunk] = best
-    return found
-
-
-def _best(scores: Vectors, k: int) -> Keys:
-    """Positions of each row's k highest scores, best first, equal ones by position.
-
-    Selection is many times faster than sorting, but which of equal scores it keeps differs from machine to machine.
-    """
-    part = torch.from_numpy(scores).topk(k, dim=1, sorted=False).indices.numpy()
-    least = np.take_along_axis(scores, part, axis=1).min(axis=1, keepdims=True)
-    tied = np.flatnonzero((scores >= least).sum(axis=1) > k)
-    if len(tied):
-        above, level = scores[tied] > least[tied], scores[tied] == least[tied]
-        room = k - above.sum(axis=1, keepdims=True)
-        kept = above | (level & (level.cumsum(axis=1) <= room))
-        part[tied] = np.nonzero(kept)[1].reshape(-1, k)
-    part.sort(axis=1)
-    order = np.argsort(-np.take_along_axis(scores, part, axis=1), axis=1, kind="stable")
-    best: Keys = np.take_along_axis(part, order, axis=1)
-    return best

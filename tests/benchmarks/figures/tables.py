@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tests.benchmarks.figures.results import ResultRow
-from trainers.report.schema import LiftRow, Report, RetrievalRow, SliceRow
+from trainers.report.schema import Interval, LiftRow, Report, RetrievalRow, SliceRow
 from trainers.report.wording import (
     INPUTS_LABELS,
     find_task,
     gain_text,
     interval_pct,
+    lead_text,
     lift_groups,
     signed_pct,
     task_meaning,
@@ -89,46 +90,56 @@ def lift_tables(report: Report) -> str:
         parts.append(
             f"{task_title(task)}{f' ({meaning})' if meaning else ''}, {ranker}, {rows[0].n_test:,} test rows\n"
         )
-        header = ("embeddings", "ROC AUC", "PR AUC", "log loss", "gAUC", "ECE", "ROC AUC lift [95 %]", "seeds' ROC AUC")
-        parts.append(table(header, [_lift_cells(row) for row in rows], numbers=7))
+        parts.append(_lift_table(rows))
     return "\n".join(parts)
+
+
+def _lift_table(rows: Sequence[LiftRow]) -> str:
+    """The arms of one ranker; a column that no row has a figure for is left out."""
+    names = (
+        *("ROC AUC", "PR AUC", "log loss", "norm. entropy", "gAUC", "ECE", "ROC AUC lift [95 %]"),
+        *("with seeds drawn too", "PR AUC lift [95 %]", "gAUC lift [95 %]", "seeds' ROC AUC", "chosen"),
+    )
+    lines = [_lift_cells(row) for row in rows]
+    kept = [i for i in range(len(names)) if any(line[i] for line in lines)]
+    shown = [(INPUTS_LABELS[row.inputs], *(line[i] for i in kept)) for row, line in zip(rows, lines, strict=True)]
+    return table(("embeddings", *(names[i] for i in kept)), shown, numbers=len(kept))
 
 
 def _lift_cells(row: LiftRow) -> tuple[str, ...]:
     return (
-        INPUTS_LABELS[row.inputs],
         *(f"{value:.4f}" for value in (row.roc_auc, row.pr_auc, row.log_loss)),
-        "" if row.gauc is None else f"{row.gauc:.4f}",
-        "" if row.ece is None else f"{row.ece:.4f}",
+        *("" if value is None else f"{value:.4f}" for value in (row.normalised_entropy, row.gauc, row.ece)),
         lift_text(row),
+        f"[{interval_pct(row.roc_auc_lift_seeds_ci95)}]" if row.roc_auc_lift_seeds_ci95 else "",
+        _change(row.pr_auc_lift_pct, row.pr_auc_lift_ci95) if row.pr_auc_lift_ci95 else "",
+        _change(row.gauc_lift_pct, row.gauc_lift_ci95),
         ", ".join(f"{auc:.4f}" for auc in row.roc_auc_by_seed),
+        row.setting,
     )
 
 
 def lift_text(row: LiftRow) -> str:
     """Lift with its interval; empty for the ranker without embeddings."""
-    if row.roc_auc_lift_pct is None:
+    return _change(row.roc_auc_lift_pct, row.roc_auc_lift_ci95)
+
+
+def _change(value: float | None, interval: Interval | None) -> str:
+    if value is None:
         return ""
-    interval = row.roc_auc_lift_ci95
-    return signed_pct(row.roc_auc_lift_pct) + (f" [{interval_pct(interval)}]" if interval else "")
+    return signed_pct(value) + (f" [{interval_pct(interval)}]" if interval else "")
 
 
 def retrieval_table(rows: Sequence[RetrievalRow]) -> str:
-    """Recall and nDCG of every retrieval model, with what it gains over the two-tower without embeddings."""
-    return table(
-        ("retrieval", "Recall@20 [95 %]", "gain (95 %)", "nDCG@20", "users"),
-        [
-            (
-                row.model,
-                _recall(row),
-                gain_text(row),
-                f"{row.ndcg_at_20:.4f}",
-                f"{row.n_users:,}",
-            )
-            for row in rows
-        ],
-        numbers=4,
-    )
+    """Recall and nDCG of every retrieval model, what it gains over the two-tower without embeddings, and how far the
+    released two-tower is ahead of it."""
+    header = ["retrieval", "Recall@20 [95 %]", "gain (95 %)", "nDCG@20", "users"]
+    lines = [[row.model, _recall(row), gain_text(row), f"{row.ndcg_at_20:.4f}", f"{row.n_users:,}"] for row in rows]
+    if any(row.released_lead is not None for row in rows):
+        header.insert(3, "lead of the released (95 %)")
+        for line, row in zip(lines, rows, strict=True):
+            line.insert(3, lead_text(row))
+    return table(header, lines, numbers=len(header) - 1)
 
 
 def _recall(row: RetrievalRow) -> str:
@@ -136,23 +147,25 @@ def _recall(row: RetrievalRow) -> str:
 
 
 def slice_table(rows: Sequence[SliceRow]) -> str:
-    """Lift on parts of the test rows."""
-    return table(
-        ("task", "slice", "value", "test rows", "ROC AUC without", "with", "lift [95 %]"),
+    """Lift and calibration on parts of the test rows."""
+    header = ["task", "slice", "value", "test rows", "ROC AUC without", "with", "lift [95 %]"]
+    lines = [
         [
-            (
-                task_title(row.task),
-                row.slice,
-                row.value,
-                f"{row.n_test:,}",
-                f"{row.roc_auc_base:.4f}",
-                f"{row.roc_auc:.4f}",
-                signed_pct(row.lift_pct) + (f" [{interval_pct(row.ci95)}]" if row.ci95 else ""),
-            )
-            for row in rows
-        ],
-        numbers=4,
-    )
+            task_title(row.task),
+            row.slice,
+            row.value,
+            f"{row.n_test:,}",
+            f"{row.roc_auc_base:.4f}",
+            f"{row.roc_auc:.4f}",
+            _change(row.lift_pct, row.ci95),
+        ]
+        for row in rows
+    ]
+    if any(row.ece is not None for row in rows):
+        header += ["ECE without", "with", "by chance"]
+        for line, row in zip(lines, rows, strict=True):
+            line += ["" if each is None else f"{each:.4f}" for each in (row.ece_base, row.ece, row.ece_by_chance)]
+    return table(header, lines, numbers=len(header) - 3)
 
 
 def coverage_table(report: Report) -> str:
@@ -210,10 +223,12 @@ def _origin(report: Report) -> str:
 
 def _task_rows(report: Report) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
-    for (task, _), rows in lift_groups(report).items():
+    groups = lift_groups(report)
+    for (task, ranker), rows in groups.items():
         arms = {row.inputs: row for row in rows}
         meaning = task_meaning(find_task(report, task))
         figure = f"{task_title(task)} ROC AUC{f' ({meaning})' if meaning else ''}"
+        figure += f", {ranker}" if sum(other == task for other, _ in groups) > 1 else ""
         base = f"{arms['none'].roc_auc:.4f}" if "none" in arms else ""
         found.append(
             (report.dataset, figure, base, _arm(arms.get("both")), _arm(arms.get("both_domains")), _origin(report))
