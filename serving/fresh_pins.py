@@ -87,12 +87,13 @@ class FreshPins:
     def _candidates(self, inputs: dict[str, Array]) -> Array:
         if self._tower is None:
             artifact = self._manifest.retrieval
-            self._tower = load_model(self._directory / artifact.candidate_model, artifact.candidate_output, threads=1)
+            file, digest = self._directory / artifact.candidate_model, self._manifest.sha256[artifact.candidate_model]
+            self._tower = load_model(file, artifact.candidate_output, threads=1, sha256=digest)
         return self._tower.run(inputs)
 
 
-def merged(found: Array, scores: Array, fresh: FreshVectors, fresh_scores: Array) -> list[int]:
-    """Pins of an index and pushed ones, highest score first; a pushed one takes the place of the index's.
+def merged(found: Keys, scores: Array, fresh: FreshVectors, fresh_scores: Array) -> tuple[Keys, Array]:
+    """Pins of an index and pushed ones with their scores, highest first; a pushed one takes the place of the index's.
 
     Args:
         found: Pin ids that the index found, -1 where it has no more.
@@ -100,8 +101,9 @@ def merged(found: Array, scores: Array, fresh: FreshVectors, fresh_scores: Array
     """
     kept = (found >= 0) & ~np.isin(found, fresh.pin_ids)
     ids = np.concatenate([found[kept], fresh.pin_ids])
-    order = np.argsort(-np.concatenate([scores[kept], fresh_scores]), kind="stable")
-    return [int(pin) for pin in ids[order]]
+    both = np.concatenate([scores[kept], fresh_scores])
+    order = np.argsort(-both, kind="stable")
+    return ids[order], both[order]
 
 
 def _none(manifest: ReleaseManifest) -> FreshVectors:
