@@ -80,6 +80,11 @@ class Shown:
     pin_freshness: list[Value]
     """Per Pin view, how many candidates were present, missing, outside max age."""
 
+    @property
+    def largest_pctr(self) -> float:
+        """What the longest bar stands for, above 0."""
+        return max((pin.pctr for pin in self.pins if pin.pctr), default=1.0)
+
 
 def recommendations(recommender: Recommender, question: Question, now: datetime, deadline: Deadline) -> Shown:
     """The answer to a question, with what it came from."""
