@@ -126,10 +126,25 @@ class _Bias:
 
 
 def _bias(index: Any) -> _Bias | None:
-    """Of an exact index with keys; none of another, which does not give its vectors back."""
+    """Of an exact index with keys, or an inverted file; none of another, which does not give its vectors back."""
+    if isinstance(index, faiss.IndexIVFFlat) and index.ntotal:
+        return _bias_of_lists(index)
     flat = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexIDMap2) else None
     if not isinstance(flat, faiss.IndexFlat) or index.ntotal == 0:
         return None
     # A view, not a copy: the index may be large.
     stored = faiss.rev_swig_ptr(flat.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
     return _Bias(faiss.vector_to_array(index.id_map), stored[:, -1].copy())
+
+
+def _bias_of_lists(index: Any) -> _Bias:
+    """Of an inverted file, list by list: ids and vectors lie there as they were added."""
+    keys, popularity = [], []
+    lists = index.invlists
+    for number in range(index.nlist):
+        size = lists.list_size(number)
+        if size:
+            codes = faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size)
+            keys.append(faiss.rev_swig_ptr(lists.get_ids(number), size).copy())
+            popularity.append(codes.view(np.float32).reshape(size, -1)[:, -1].copy())
+    return _Bias(np.concatenate(keys), np.concatenate(popularity))

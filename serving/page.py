@@ -77,6 +77,8 @@ class Shown:
     cold: bool
     degraded: Degraded | None
     num_candidates: int
+    num_unknown: int
+    """Candidates that no Pin view knows."""
     pin_freshness: list[Value]
     """Per Pin view, how many candidates were present, missing, outside max age."""
 
@@ -97,6 +99,7 @@ def recommendations(recommender: Recommender, question: Question, now: datetime,
         cold=bool(views) and all(view.status == "missing" for view in views),
         degraded=found.degraded,
         num_candidates=len(found.candidates.pin_ids),
+        num_unknown=len(found.ranked.unknown),
         pin_freshness=[
             Value(name=view, text=", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items()))
             for view, counts in found.ranked.status_counts.items()

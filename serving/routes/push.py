@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from feature_repo.push.errors import NoInputsError, PushError, TowersError
 from feature_repo.versions import CatalogueError, UnknownSubjectError
+from serving.answers import ERRORS as SHARED_ERRORS
 from serving.answers import Body, EntityId
 from serving.auth import Operator
 from serving.errors import ErrorAnswer, ErrorDetail, RequestError
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
 MAX_ROWS = 1000
 """Most entities of one request."""
 ERRORS: dict[int | str, dict[str, Any]] = {
+    400: WRITE_ERRORS[400],
     401: WRITE_ERRORS[401],
     403: WRITE_ERRORS[403],
     404: {"model": ErrorAnswer, "description": "No such embedding version"},
     409: {"model": ErrorAnswer, "description": "A version has no towers to compute with; the text says what to run"},
     413: {"model": ErrorAnswer, "description": "The body is too long"},
+    429: SHARED_ERRORS[429],
     422: {"model": ErrorAnswer, "description": "A row cannot be pushed; the text names key, attribute and value"},
     503: {"model": ErrorAnswer, "description": "No release is ready, or a store cannot be reached"},
 }
