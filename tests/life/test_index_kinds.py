@@ -17,7 +17,7 @@ def clustered(count: int, width: int, num_clusters: int) -> npt.NDArray[np.float
     vectors = centres[random.integers(num_clusters, size=count)]
     vectors = vectors + 0.3 * random.standard_normal((count, width), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.hstack([vectors, -random.random((count, 1), np.float32)]).astype(np.float32)
+    return np.hstack([vectors, -0.1 * random.random((count, 1), np.float32)]).astype(np.float32)
 
 
 def test_small_corpus_is_searched_exactly() -> None:

@@ -26,8 +26,8 @@ EXACT_UP_TO = 200_000
 LEAST_RECALL = 0.995
 """Share of an exact search's Pins that must be found, on average over the sample; above the goal of 0.99, for a sample
 errs."""
-DEPTH = 500
-"""Pins of one search."""
+DEPTH, DEEPEST_SHARE = 500, 1 / 400
+"""Pins of one search, and the share of the corpus that they are at most."""
 SAMPLE = 256
 """Searches that recall is measured with."""
 MOST_PROBED = 0.25
@@ -49,7 +49,7 @@ def make_index(vectors: Vectors, pin_ids: Keys, *, exact_up_to: int = EXACT_UP_T
 
 def recall(index: Any, exact: Any, queries: Vectors, depth: int = DEPTH) -> float:
     """Mean share of an exact search's Pins that an index finds."""
-    depth = min(depth, int(exact.ntotal))
+    depth = min(depth, max(1, int(exact.ntotal * DEEPEST_SHARE)))
     wanted, found = exact.search(queries, depth)[1], index.search(queries, depth)[1]
     return float(np.mean([len(np.intersect1d(a, b)) / depth for a, b in zip(wanted, found, strict=True)]))
 

@@ -71,7 +71,9 @@ def feast_read_ms(port: int, corpus: Corpus, count: int) -> float:
         pins = np.random.default_rng(number).choice(corpus.pins, count, replace=False).tolist()
         users = [int(corpus.users[number])] * count
         entities = {join_key("pin"): pins, join_key("user"): users}
-        _post(port, "/get-online-features", {"feature_service": service, "entities": entities})
+        _post(
+            port, "/get-online-features", {"feature_service": service, "entities": entities, "full_feature_names": True}
+        )
 
     return p50_ms(read)
 
