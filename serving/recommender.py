@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from feature_repo.contract import MISSING, PRESENT, join_key
+from feature_repo.contract import MISSING, PRESENT, feature_reference, join_key
 from feature_repo.encoding import Array
 from feature_repo.release.agreement import title_column
 from serving.clock import Clock
 from serving.entity_ids import EntityIds
 from serving.fresh_pins import FreshPins, FreshVectors
 from serving.monitoring.served import Evidence
-from serving.online_features import EntityFeatures
+from serving.online_features import EntityFeatures, by_view
 from serving.pace import Pace
 from serving.ranker import Scores
 from serving.releases import Release
@@ -119,7 +119,7 @@ class Recommender:
         Raises:
             StoreDownError: The online store did not answer, or not in time.
         """
-        return self.features["user"].read([user_id], now)
+        return self.features["user"].read([user_id], now, self._read_of("user"))
 
     def fresh_vectors(self) -> FreshVectors | None:
         """Pins pushed until now."""
@@ -154,7 +154,7 @@ class Recommender:
         if len(pin_ids) == 0:
             return RankedPins(pin_ids=NO_KEYS, scores=Scores(pctr=np.zeros(0), pcvr=None))
         given = np.asarray(pin_ids, np.int64)
-        pins = self.features["pin"].read(given, now)
+        pins = self.features["pin"].read(given, now, self._read_of("pin", terms.columns()))
         known = known_mask(pins)
         frame = pins.features if known.all() else pins.features.filter(pa.array(known))
         kept = kept_by(terms.filters, frame)
@@ -175,6 +175,24 @@ class Recommender:
                 status_counts={view: _counts(pins.codes(view)) for view in pins.statuses},
             ),
         )
+
+    def _read_of(self, entity: str, more: Collection[str] = ()) -> set[str]:
+        """References that an answer needs: what the models read, and of every other view one feature for its status.
+
+        Args:
+            more: Columns that the request needs.
+        """
+        manifest, features = self.release.manifest, self.features[entity]
+        encoders = manifest.encoders
+        specs = (encoders.query_user, encoders.ranking_user) if entity == "user" else (encoders.ranking_pin,)
+        columns = {*more, title_column(manifest) if entity == "pin" else None}.union(
+            *(each.columns() for each in specs)
+        )
+        found: set[str] = set()
+        for view, names in by_view(features.references).items():
+            needed = [name for name in names if feature_reference(view, name) in columns]
+            found.update(f"{view}:{name}" for name in needed or names[:1])
+        return found
 
     def _ordered(
         self, user: OnlineRead, frame: pa.Table, surface: str, moment: datetime, terms: Terms, unordered: RankedPins

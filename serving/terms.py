@@ -69,6 +69,11 @@ class Terms:
     moment: datetime | None = None
     """When the impression will be; the moment of the request when not given."""
 
+    def columns(self) -> list[str]:
+        """Columns of Pins that are looked at."""
+        spread = [] if self.spread is None else [self.spread.column]
+        return [*(each.column for each in self.filters), *spread]
+
 
 PLAIN = Terms()
 
