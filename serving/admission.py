@@ -12,6 +12,9 @@ RETRY_AFTER_S = 1
 ALWAYS = "/v1/releases"
 """Who promotes or rolls back is never refused: that may be what ends the overload."""
 
+PAGE = "/"
+"""Costs as much as the recommendations that it shows."""
+
 
 class Admission:
     """Answer 429 to what comes while `capacity` requests are answered or wait.
@@ -28,7 +31,8 @@ class Admission:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
         path = scope.get("path", "")
-        if scope["type"] != "http" or not path.startswith("/v1/") or path.startswith(ALWAYS):
+        counted = path == PAGE or (path.startswith("/v1/") and not path.startswith(ALWAYS))
+        if scope["type"] != "http" or not counted:
             await self.app(scope, receive, send)
             return
         if self._taken >= self.capacity:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from starlette.routing import Route
 from serving.admission import Admission
 from serving.bodies import BodyLimit, JsonBodies
 from serving.errors import install_error_handlers
+from serving.examples import with_answers
 from serving.follower import Follower
 from serving.logs import configure_logging
 from serving.metrics import Metrics
@@ -23,10 +25,18 @@ from serving.monitoring.tracing import Tracing, configured_tracing
 from serving.monitoring.watch import Watch
 from serving.pushes import Pushes
 from serving.request_log.log import LogConfig, RequestLog
-from serving.routes import features, health, metrics, push, rank, recommend, releases, split
+from serving.routes import features, health, metrics, page, push, rank, recommend, releases, retrieve, similar, split
 from serving.settings import Settings
 
 DESCRIPTION = "Ranked Pins and online features, every answer from one release. Every error has the same JSON form."
+
+
+class App(FastAPI):
+    """FastAPI's application, with examples of every answer in its document."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        return with_answers(super().openapi())
 
 
 @asynccontextmanager
@@ -69,7 +79,7 @@ def create_app(settings: Settings | None = None, tracing: Tracing | None = None)
     """
     settings = settings or Settings()  # type: ignore[call-arg]  # `run` comes from the environment
     configure_logging(settings.log_level, settings.log_format)
-    app = FastAPI(title="Headwater", version="1", description=DESCRIPTION, lifespan=_lifespan)
+    app = App(title="Headwater", version="1", description=DESCRIPTION, lifespan=_lifespan)
     app.state.settings = settings
     app.state.token = settings.write_token()
     app.state.metrics = Metrics(settings.metrics_dir)
@@ -82,7 +92,7 @@ def create_app(settings: Settings | None = None, tracing: Tracing | None = None)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     capacity = settings.concurrency + settings.queue
     app.add_middleware(Admission, capacity=capacity, metrics=app.state.metrics)
-    modules = (recommend, rank, features, push, releases, split, health, metrics)
+    modules = (recommend, retrieve, rank, similar, features, push, releases, split, health, metrics, page)
     for module in modules:
         app.include_router(module.router)
     paths = (route.path for module in modules for route in module.router.routes if isinstance(route, Route))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 UNAUTHORIZED = 401
 LONGEST_SHOWN_VALUE = 200
 """Characters of an offending value that an answer repeats."""
+_UNION_MEMBER = re.compile(r"^(int|str|constrained-\w+|list\[.*\]|function-.*)$")
 REMEDIES = {
     "extra_forbidden": "remove the field or correct its name; /docs lists the fields",
     "missing": "add the field",
@@ -57,11 +59,11 @@ class ErrorAnswer(BaseModel):
 class RequestError(Exception):
     """A request that cannot be answered as asked."""
 
-    def __init__(self, detail: ErrorDetail, status: int = 422) -> None:
+    def __init__(self, detail: ErrorDetail, status: int = 422, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail.message)
         self.detail = detail
         self.status = status
-        self.headers = {"www-authenticate": "Bearer"} if status == UNAUTHORIZED else {}
+        self.headers = {"www-authenticate": "Bearer"} if status == UNAUTHORIZED else dict(headers or {})
 
 
 class NotReadyError(RequestError):
@@ -124,8 +126,8 @@ def _malformed(problem: dict[str, Any]) -> str:
 
 
 def _field(problem: dict[str, Any]) -> str | None:
-    """Path of a field within the body, such as `pin_ids.3`."""
-    return ".".join(str(part) for part in problem["loc"][1:]) or None
+    """Path of a field within the body, such as `pin_ids.3`, without pydantic's names for the types of a union."""
+    return ".".join(str(part) for part in problem["loc"][1:] if not _UNION_MEMBER.match(str(part))) or None
 
 
 async def _on_http_error(_request: Request, error: Exception) -> Response:

@@ -87,12 +87,13 @@ class FreshPins:
     def _candidates(self, inputs: dict[str, Array]) -> Array:
         if self._tower is None:
             artifact = self._manifest.retrieval
-            self._tower = load_model(self._directory / artifact.candidate_model, artifact.candidate_output, threads=1)
+            file, digest = self._directory / artifact.candidate_model, self._manifest.sha256[artifact.candidate_model]
+            self._tower = load_model(file, artifact.candidate_output, threads=1, sha256=digest)
         return self._tower.run(inputs)
 
 
-def merged(found: Array, scores: Array, fresh: FreshVectors, fresh_scores: Array) -> list[int]:
-    """Pins of an index and pushed ones, highest score first; a pushed one takes the place of the index's.
+def merged(found: Keys, scores: Array, fresh: FreshVectors, fresh_scores: Array) -> tuple[Keys, Array]:
+    """Pins of an index and pushed ones with their scores, highest first; a pushed one takes the place of the index's.
 
     Args:
         found: Pin ids that the index found, -1 where it has no more.
@@ -100,8 +101,9 @@ def merged(found: Array, scores: Array, fresh: FreshVectors, fresh_scores: Array
     """
     kept = (found >= 0) & ~np.isin(found, fresh.pin_ids)
     ids = np.concatenate([found[kept], fresh.pin_ids])
-    order = np.argsort(-np.concatenate([scores[kept], fresh_scores]), kind="stable")
-    return [int(pin) for pin in ids[order]]
+    both = np.concatenate([scores[kept], fresh_scores])
+    order = np.argsort(-both, kind="stable")
+    return ids[order], both[order]
 
 
 def _none(manifest: ReleaseManifest) -> FreshVectors:
@@ -124,10 +126,25 @@ class _Bias:
 
 
 def _bias(index: Any) -> _Bias | None:
-    """Of an exact index with keys; none of another, which does not give its vectors back."""
+    """Of an exact index with keys, or an inverted file; none of another, which does not give its vectors back."""
+    if isinstance(index, faiss.IndexIVFFlat) and index.ntotal:
+        return _bias_of_lists(index)
     flat = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexIDMap2) else None
     if not isinstance(flat, faiss.IndexFlat) or index.ntotal == 0:
         return None
     # A view, not a copy: the index may be large.
     stored = faiss.rev_swig_ptr(flat.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
     return _Bias(faiss.vector_to_array(index.id_map), stored[:, -1].copy())
+
+
+def _bias_of_lists(index: Any) -> _Bias:
+    """Of an inverted file, list by list: ids and vectors lie there as they were added."""
+    keys, popularity = [], []
+    lists = index.invlists
+    for number in range(index.nlist):
+        size = lists.list_size(number)
+        if size:
+            codes = faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size)
+            keys.append(faiss.rev_swig_ptr(lists.get_ids(number), size).copy())
+            popularity.append(codes.view(np.float32).reshape(size, -1)[:, -1].copy())
+    return _Bias(np.concatenate(keys), np.concatenate(popularity))

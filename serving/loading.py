@@ -11,6 +11,7 @@ from pathlib import Path
 from feature_repo.release.agreement import check_agreement
 from feature_repo.release.manifest import ANY_SURFACE, ReleaseError, ReleaseManifest
 from serving.clock import make_clock
+from serving.entity_ids import load_entity_ids
 from serving.fresh_pins import FreshPins
 from serving.online_features import EntityFeatures, open_features
 from serving.recommender import Recommender
@@ -43,7 +44,7 @@ def load_recommender(
         ReleaseError: The release or the Feast repo must not answer requests.
     """
     started = time.perf_counter()
-    release = load_release(directory, settings.threads, manifest_sha256)
+    release = load_release(directory, settings.threads, manifest_sha256, settings.cache_dir)
     if spaces is not None:
         check_spaces(release.manifest, spaces)
     features = open_features(settings.repo_path, release.manifest.services)
@@ -51,7 +52,14 @@ def load_recommender(
     clock = make_clock(settings.as_of, release.manifest, lambda: newest_feature(release, features["pin"]))
     data, index = settings.repo_path / "data", release.retriever.index
     fresh = FreshPins(directory, data, release.manifest, index, features["pin"], clock)
-    recommender = Recommender(release=release, features=features, clock=clock, retrieve=settings.retrieve, fresh=fresh)
+    recommender = Recommender(
+        release=release,
+        features=features,
+        clock=clock,
+        retrieve=settings.retrieve,
+        fresh=fresh,
+        ids=load_entity_ids(directory, release.manifest),
+    )
     warm_up(recommender)
     seconds = time.perf_counter() - started
     logger.info("event=release_loaded release=%s seconds=%.2f", release.manifest.release, seconds)
@@ -79,7 +87,7 @@ def warm_up(recommender: Recommender) -> None:
     surface = release.manifest.surfaces[0]
     user = recommender.user(WARM_UP_USER, now)
     found = release.retriever.retrieve(user.features, recommender.retrieve, ())
-    recommender.rank(user, found, surface, now)
+    recommender.rank(user, found.pin_ids, surface, now)
 
 
 def newest_feature(release: Release, pins: EntityFeatures) -> datetime | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,16 +42,22 @@ class OnnxModel:
         return np.asarray(result, dtype=np.float32)
 
 
-def load_model(path: Path, output: str, threads: int) -> OnnxModel:
+def load_model(path: Path, output: str, threads: int, sha256: str | None = None) -> OnnxModel:
     """Load one ONNX program.
 
+    Args:
+        sha256: Digest of the very bytes that are loaded; unchecked when not given.
+
     Raises:
-        ReleaseError: The program has no output of that name.
+        ReleaseError: The file changed, or the program has no output of that name.
     """
+    program = path.read_bytes()
+    if sha256 is not None and (got := hashlib.sha256(program).hexdigest()) != sha256:
+        raise ReleaseError(f"{path} must have sha256 {sha256} (got {got}); restore it or create the release again")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
     outputs = [item.name for item in session.get_outputs()]
     if output not in outputs:
         raise ReleaseError(f"{path} must have an output {output!r} (got {outputs}); export the release again")

@@ -26,9 +26,9 @@ class Scores:
     pcvr: Array | None
     """Calibrated probability of a conversion given a click, float64 [B]; none without such a model."""
 
-    def order(self) -> Array:
-        """Positions by falling pctr; ties keep the given order."""
-        return np.argsort(-self.pctr, kind="stable")
+    def take(self, order: Array) -> Scores:
+        """Those at some positions."""
+        return Scores(pctr=self.pctr[order], pcvr=None if self.pcvr is None else self.pcvr[order])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +70,7 @@ def load_ranker(directory: Path, manifest: ReleaseManifest, threads: int) -> Ran
     """Load the ranking models of a release."""
 
     def load(artifact: RankerArtifact) -> RankingModel:
-        model = load_model(directory / artifact.model, artifact.output, threads)
+        model = load_model(directory / artifact.model, artifact.output, threads, manifest.sha256[artifact.model])
         return RankingModel(model=model, artifact=artifact)
 
     rankers = manifest.rankers

@@ -25,12 +25,15 @@ class Release:
         return [version.key for version in self.manifest.embeddings]
 
 
-def load_release(directory: Path, threads: int, manifest_sha256: str | None = None) -> Release:
+def load_release(
+    directory: Path, threads: int, manifest_sha256: str | None = None, cache: Path | None = None
+) -> Release:
     """Verify and load the release in a folder.
 
     Args:
         threads: That one ONNX session may use within an operator.
         manifest_sha256: Digest of the manifest in the catalogue; unchecked when not given.
+        cache: Folder of the copies of indexes that are mapped into memory.
 
     Raises:
         ReleaseError: A file is absent, changed, or disagrees with the manifest; the text names it.
@@ -38,6 +41,6 @@ def load_release(directory: Path, threads: int, manifest_sha256: str | None = No
     manifest = verified_manifest(directory, manifest_sha256)
     return Release(
         manifest=manifest,
-        retriever=load_retriever(directory, manifest, threads),
+        retriever=load_retriever(directory, manifest, threads, cache),
         ranker=load_ranker(directory, manifest, threads),
     )

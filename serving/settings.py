@@ -12,6 +12,7 @@ from feature_repo.request_log.layout import REQUEST_LOG
 from serving.logs import LogFormat
 
 AsOf = Literal["auto", "wall", "replay"] | AwareDatetime
+LONGEST_DEADLINE_MS = 60_000
 LEAST_TOKEN = 16
 """Characters of the shortest token that is taken."""
 
@@ -55,6 +56,11 @@ class Settings(BaseSettings):
     --workers` makes one."""
     log_requests: bool = False
     """Write a log line per request, with its id, route, status, time, release and arm."""
+    deadline_ms: int = Field(default=1000, ge=1, le=LONGEST_DEADLINE_MS)
+    """Milliseconds in which a request without `X-Deadline-Ms` is answered, with what is known by then."""
+    cache_dir: Path | None = None
+    """Folder for copies of Pin indexes, which all processes map; `headwater-<user>` where temporary files go when
+    unset."""
     max_body_bytes: int = Field(default=1024 * 1024, ge=1)
     """Longest request body that is read, in bytes."""
     as_of: AsOf = "auto"

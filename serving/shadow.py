@@ -14,8 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
+from serving.answering import Question
 from serving.metrics import Metrics
 from serving.recommender import Recommender, without
+from serving.releases import Release
 
 logger = logging.getLogger(__name__)
 
@@ -26,17 +28,16 @@ class Answered:
 
     release: str
     """The live release."""
-    user_id: int
-    surface: str
+    question: Question
     now: datetime
     """Moment against which TTLs were counted."""
-    k: int
-    """Most Pins that were answered."""
-    candidates: tuple[int, ...] | None
-    """Pins that the request named; none where they were retrieved."""
-    exclude: tuple[int, ...]
     pctr: Mapping[int, float]
     """Answered Pins, best first, with their scores."""
+
+    @classmethod
+    def of(cls, release: Release, question: Question, now: datetime, pctr: Mapping[int, float]) -> Answered:
+        """What a release answered to a question."""
+        return cls(release=release.manifest.release, question=question, now=now, pctr=pctr)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +101,7 @@ class Shadow:
             "event=shadow_compared live=%s shadow=%s surface=%s pins=%d overlap=%.4f score_difference=%s",
             answered.release,
             self.release,
-            answered.surface,
+            answered.question.surface,
             len(answered.pctr),
             found.overlap,
             "none" if found.score_difference is None else f"{found.score_difference:.6f}",
@@ -111,13 +112,13 @@ class Shadow:
 
 def difference(answered: Answered, recommender: Recommender) -> Difference:
     """How a release's own answer to a request differs from the one that was given."""
-    user = recommender.user(answered.user_id, answered.now)
-    if answered.candidates is None:
-        pin_ids = recommender.candidates(user, answered.surface, answered.k, answered.exclude).pin_ids
+    asked, now = answered.question, answered.now
+    user = recommender.user(asked.user_id, now)
+    if asked.candidates is None:
+        pin_ids = recommender.candidates(user, asked.surface, asked.k, asked.exclude).pin_ids
     else:
-        pin_ids = without(answered.candidates, answered.exclude)
-    ranked = recommender.rank(user, pin_ids, answered.surface, answered.now)
-    own = dict(list(zip(ranked.pin_ids, ranked.pctr, strict=True))[: answered.k])
+        pin_ids = without(asked.candidates, asked.exclude)
+    own = recommender.rank(user, pin_ids, asked.surface, now, asked.terms).pctr_by_pin(asked.k)
     both = answered.pctr.keys() & own.keys()
     gaps = [abs(answered.pctr[pin] - own[pin]) for pin in both]
     overlap = len(both) / len(answered.pctr) if answered.pctr else float(not own)

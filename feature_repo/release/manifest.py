@@ -144,6 +144,14 @@ class Rankers(Part):
     """Probability of a conversion, given the click."""
 
 
+class TextIds(Part):
+    """Which ids are texts outside; inside, their keys are `feature_repo.release.text_ids.key_of_text` of them."""
+
+    user: bool = False
+    pins: FileName | None = None
+    """Parquet file with the columns `pin_id` and `key`, the texts of Pins; none where their ids are numbers."""
+
+
 class ReleaseManifest(Part):
     """Everything that one release consists of."""
 
@@ -171,6 +179,8 @@ class ReleaseManifest(Part):
     rankers: Rankers
     popular: dict[str, tuple[PinId, ...]]
     """Candidates for users unknown to every view, best first, per surface; `*` for the others."""
+    text_ids: TextIds | None = None
+    """Which ids are texts; none where all are numbers."""
     figures: dict[str, FiniteFloat] = {}
     """How its models did on the test days, by name."""
     sha256: dict[FileName, Sha256]
@@ -192,6 +202,8 @@ class ReleaseManifest(Part):
         """Files that the parts name."""
         rankers = [ranker for ranker in (self.rankers.pctr, self.rankers.pcvr) if ranker]
         found = {ranker.model for ranker in rankers}
+        if self.text_ids is not None and self.text_ids.pins is not None:
+            found.add(self.text_ids.pins)
         return found | {self.retrieval.model, self.retrieval.candidate_model, self.retrieval.index}
 
     def popular_on(self, surface: str) -> list[int]:

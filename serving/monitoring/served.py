@@ -50,10 +50,11 @@ class Served:
     """Features of the user; none where the store did not answer."""
     pin_ids: list[int]
     """Answered Pins, best first."""
-    pctr: list[float]
+    pctr: list[float] | None
+    """None for an answer that could not be scored."""
     pcvr: list[float] | None
-    scores: list[float]
-    """What the answer is ordered by."""
+    scores: list[float] | None
+    """What the answer is ordered by; none where nothing was scored."""
     evidence: Evidence | None
     """None where nothing was read, such as for an answer without candidates."""
     num_candidates: int

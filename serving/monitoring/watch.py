@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.contract import MISSING
+from feature_repo.encoding import Array
 from serving.metrics import Metrics
 from serving.monitoring.request import current, request_id
 from serving.monitoring.served import Served
@@ -18,8 +19,9 @@ from serving.request_log.log import RequestLog
 
 if TYPE_CHECKING:
     from feature_repo.stores.online.status import OnlineRead
+    from serving.answering import Degraded, Question, Recommended
     from serving.experiments import Assignment
-    from serving.recommender import RankedPins, Recommender
+    from serving.recommender import Recommender
 
 logger = logging.getLogger(__name__)
 
@@ -42,30 +44,24 @@ class Watch:
         if self._log is not None:
             self._log.stop()
 
-    def ranked(
+    def degraded(self, degraded: Degraded | None) -> None:
+        """Take note of an answer that is no ranking and less than it could be."""
+        record = current()
+        if degraded is not None and record is not None:
+            record.degraded = degraded.reason
+            self._metrics.degraded.labels(record.route, degraded.reason).inc()
+
+    def answered(
         self,
         recommender: Recommender,
         assignment: Assignment | None,
-        user: OnlineRead | None,
-        ranked: RankedPins,
-        *,
-        user_id: int,
-        surface: str,
+        question: Question,
+        found: Recommended,
         as_of: datetime,
-        k: int,
-        source: str,
-        degraded: str = "",
-        context: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take note of one answer, after it is made; what goes wrong here is counted and no fault of the answer.
-
-        Args:
-            ranked: What was scored, best first.
-            k: Pins of it that are answered.
-            source: Where the candidates come from.
-            degraded: A short name of why the answer is less than it could be; empty for a whole one.
-            context: What else the request said about the situation.
-        """
+        """Take note of one answer, after it is made; what goes wrong here is counted and no fault of the answer."""
+        ranked, k = found.ranked, question.k
+        degraded = "" if found.degraded is None else found.degraded.reason
         record = current()
         if record is not None:
             record.degraded = degraded
@@ -74,18 +70,18 @@ class Watch:
             route=record.route if record is not None else "",
             at=datetime.now(UTC),
             as_of=as_of,
-            user_id=user_id,
-            surface=surface,
-            context=context or {},
+            user_id=question.user_id,
+            surface=question.surface,
+            context=context_of(question),
             release=recommender.release,
             assignment=assignment,
-            source=source,
+            source=found.candidates.source,
             degraded=degraded,
-            user=user,
-            pin_ids=ranked.pin_ids[:k],
-            pctr=ranked.pctr[:k],
-            pcvr=None if ranked.pcvr is None else ranked.pcvr[:k],
-            scores=ranked.pctr[:k],
+            user=found.user,
+            pin_ids=ranked.pin_ids[:k].tolist(),
+            pctr=_first(ranked.pctr, k),
+            pcvr=_first(ranked.pcvr, k),
+            scores=_first(ranked.score, k),
             evidence=ranked.evidence,
             num_candidates=len(ranked.pin_ids),
         )
@@ -105,7 +101,8 @@ class Watch:
             metrics.split.labels(served.assignment.split, served.assignment.arm).inc()
         pins = served.evidence.pins if served.evidence is not None else None
         self._count_rows((read for read in (served.user, pins) if read is not None), served.as_of)
-        metrics.score.labels("pctr", release).observe_many(np.asarray(served.pctr))
+        if served.pctr is not None:
+            metrics.score.labels("pctr", release).observe_many(np.asarray(served.pctr))
         if served.pcvr is not None:
             metrics.score.labels("pcvr", release).observe_many(np.asarray(served.pcvr))
 
@@ -122,3 +119,13 @@ class Watch:
                     micros = read.event_timestamps[view].drop_null().view(pa.int64())
                     ages = (now_us - np.asarray(micros)) / 1e6
                     self._metrics.feature_age.labels(view).observe_many(ages)
+
+
+def _first(values: Array | None, k: int) -> list[float] | None:
+    return None if values is None else values[:k].tolist()
+
+
+def context_of(question: Question) -> dict[str, Any]:
+    """What else a request said about the situation: the moment of the impression."""
+    moment = question.terms.moment
+    return {} if moment is None else {"moment": moment.isoformat()}

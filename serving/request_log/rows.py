@@ -91,9 +91,9 @@ def _pins(served: Served, answer_id: str) -> pa.Table:
         ANSWER_ID: _texts([answer_id] * count),
         POSITION: pa.array(range(1, count + 1), pa.int32()),
         "pin_id": pa.array(served.pin_ids, pa.int64()),
-        "score": pa.array(served.scores, pa.float64()),
-        "pctr": pa.array(served.pctr, pa.float64()),
-        "pcvr": pa.nulls(count, pa.float64()) if served.pcvr is None else pa.array(served.pcvr, pa.float64()),
+        "score": _numbers(served.scores, count),
+        "pctr": _numbers(served.pctr, count),
+        "pcvr": _numbers(served.pcvr, count),
     }
     if served.evidence is not None and count:
         read = _columns((served.release.manifest.encoders.ranking_pin,), "pin")
@@ -119,3 +119,7 @@ def _read(read: OnlineRead, columns: list[str], rows: pa.Array) -> dict[str, Any
 
 def _texts(values: list[str | None] | list[str]) -> pa.Array:
     return pa.array(values, pa.string())
+
+
+def _numbers(values: list[float] | None, count: int) -> pa.Array:
+    return pa.nulls(count, pa.float64()) if values is None else pa.array(values, pa.float64())

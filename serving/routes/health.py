@@ -8,10 +8,13 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from serving.deadlines import Deadline
 from serving.errors import ErrorAnswer, NotReadyError
 from serving.loading import WARM_UP_USER
 from serving.state import Following, Ready
 
+PATIENCE_MS = 1000
+"""For which `/readyz` waits for the online store."""
 NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": ErrorAnswer, "description": "The reason"}}
 
 router = APIRouter(tags=["health"])
@@ -53,7 +56,8 @@ def readyz(recommender: Ready, follower: Following) -> ReadyAnswer:
     """Whether a release is loaded and the online store answers."""
     now = recommender.clock()
     try:
-        recommender.user(WARM_UP_USER, now)
+        with Deadline.after_ms(PATIENCE_MS).reads():
+            recommender.user(WARM_UP_USER, now)
     except Exception as error:
         raise NotReadyError(f"the online store must answer (got {type(error).__name__}: {error})") from error
     release, shadow = recommender.release, follower.shadow

@@ -10,7 +10,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from feature_repo.push.errors import NoInputsError, PushError, TowersError
 from feature_repo.versions import CatalogueError, UnknownSubjectError
-from serving.answers import Body, EntityKey
+from serving.answers import ERRORS as SHARED_ERRORS
+from serving.answers import Body, EntityId
 from serving.auth import Operator
 from serving.errors import ErrorAnswer, ErrorDetail, RequestError
 from serving.routes.releases import WRITE_ERRORS
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
 MAX_ROWS = 1000
 """Most entities of one request."""
 ERRORS: dict[int | str, dict[str, Any]] = {
+    400: WRITE_ERRORS[400],
     401: WRITE_ERRORS[401],
     403: WRITE_ERRORS[403],
     404: {"model": ErrorAnswer, "description": "No such embedding version"},
     409: {"model": ErrorAnswer, "description": "A version has no towers to compute with; the text says what to run"},
     413: {"model": ErrorAnswer, "description": "The body is too long"},
+    429: SHARED_ERRORS[429],
     422: {"model": ErrorAnswer, "description": "A row cannot be pushed; the text names key, attribute and value"},
     503: {"model": ErrorAnswer, "description": "No release is ready, or a store cannot be reached"},
 }
@@ -37,7 +40,7 @@ router = APIRouter(tags=["features"])
 class PushRow(Body):
     """One entity, and what is known of it now."""
 
-    id: EntityKey
+    id: EntityId
     attributes: dict[str, Any] = Field(default_factory=dict)
     """Declared attributes by name; what is absent or null stays as it was."""
 
@@ -95,11 +98,12 @@ def push(
 ) -> PushAnswer:
     """Compute vectors with the current towers of every embedding version in use, and write them and the attributes."""
     del operator
+    keys = recommender.ids.keys(body.entity, [row.id for row in body.rows], "rows", ".id")
     with _Translated():
         pushed = pushes.pusher(catalogue).push(
             body.entity,
-            [row.id for row in body.rows],
-            {row.id: row.attributes for row in body.rows},
+            keys,
+            {key: row.attributes for key, row in zip(keys, body.rows, strict=True)},
             keys=body.versions,
             event_timestamp=body.event_timestamp,
             clock=recommender.clock,

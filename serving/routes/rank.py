@@ -4,87 +4,65 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import ConfigDict, Field
 
-from serving.answers import (
-    ERRORS,
-    MAX_CANDIDATES,
-    AssignmentAnswer,
-    Body,
-    EntityKey,
-    RankedPin,
-    RankingAnswer,
-    UserAnswer,
-    check_surface,
-)
-from serving.recommender import without
+from serving.answering import Question, recommend
+from serving.answers import ERRORS, MAX_CANDIDATES, RankingAnswer, check_surface, json_answer, ranking
+from serving.asking import Ids, RankingRequest
+from serving.deadlines import Timely
+from serving.examples import RANKING_TERMS
 from serving.shadow import Answered
 from serving.state import Chosen, Shadowed, Watched
 
 router = APIRouter(tags=["ranking"])
 
 
-class RankRequest(Body):
+class RankRequest(RankingRequest):
     """Who would see the Pins, where, and which."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"user_id": 712, "surface": "1", "pin_ids": [3, 14, 15]}]}
+        json_schema_extra={
+            "examples": [
+                {"user_id": 712, "surface": "1", "pin_ids": [3, 14, 15]},
+                {"user_id": 712, "surface": "1", "pin_ids": [3, 14, 15], **RANKING_TERMS},
+            ]
+        }
     )
 
-    user_id: EntityKey
-    surface: str
-    pin_ids: Annotated[list[EntityKey], Field(min_length=1, max_length=MAX_CANDIDATES)]
+    pin_ids: Annotated[Ids, Field(min_length=1, max_length=MAX_CANDIDATES)]
     """Pins to rank; a repeated one is ranked once."""
 
 
 class RankAnswer(RankingAnswer):
     """All known Pins of the request, best first."""
 
-    missing: list[int]
+    filtered: int
+    """Pins that a filter of the request took out."""
+    missing: list[int | str]
     """Pins that no Pin view knows; they are not ranked."""
 
 
 # Feast's online read blocks, so this is a plain `def` and runs in the thread pool.
-@router.post("/v1/rank", responses=ERRORS)
-def rank(request: RankRequest, choice: Chosen, shadow: Shadowed, watch: Watched) -> RankAnswer:
-    """Rank Pins by pctr, highest first; ties keep request order."""
-    recommender, assignment = choice.of(request.user_id)
-    release = recommender.release
-    check_surface(release, request.surface)
-    now = recommender.clock()
-    user = recommender.user(request.user_id, now)
-    ranked = recommender.rank(user, without(request.pin_ids, ()), request.surface, now)
-    if shadow is not None:
-        shadow.offer(
-            Answered(
-                release=release.manifest.release,
-                user_id=request.user_id,
-                surface=request.surface,
-                now=now,
-                k=len(request.pin_ids),
-                candidates=tuple(request.pin_ids),
-                exclude=(),
-                pctr=ranked.scores(),
-            )
-        )
-    watch.ranked(
-        recommender,
-        assignment,
-        user,
-        ranked,
-        user_id=request.user_id,
+@router.post("/v1/rank", response_model=RankAnswer, responses=ERRORS)
+def rank_pins(request: RankRequest, choice: Chosen, shadow: Shadowed, watch: Watched, deadline: Timely) -> Response:
+    """Rank Pins by score, highest first; ties keep request order."""
+    user_id = choice.live.ids.key("user", request.user_id, "user_id")
+    recommender, assignment = choice.of(user_id)
+    check_surface(recommender.release, request.surface)
+    now, ids = recommender.clock(), recommender.ids
+    question = Question(
+        user_id=user_id,
         surface=request.surface,
-        as_of=now,
-        k=len(ranked.pin_ids),
-        source="request",
+        k=len(request.pin_ids),
+        candidates=tuple(ids.keys("pin", request.pin_ids, "pin_ids")),
+        terms=request.terms(recommender),
     )
-    return RankAnswer(
-        release=release.manifest.release,
-        embeddings=release.embeddings,
-        split=AssignmentAnswer.of(assignment),
-        as_of=now,
-        user=UserAnswer.of(request.user_id, user),
-        ranked=RankedPin.list_of(ranked),
-        missing=ranked.unknown,
+    found = recommend(recommender, question, now, deadline)
+    if shadow is not None and found.degraded is None:
+        shadow.offer(Answered.of(recommender.release, question, now, found.ranked.pctr_by_pin()))
+    watch.answered(recommender, assignment, question, found, now)
+    return json_answer(
+        ranking(recommender, assignment, found, request.user_id, now)
+        | {"filtered": found.ranked.num_filtered, "missing": ids.shown_pins(found.ranked.unknown)}
     )

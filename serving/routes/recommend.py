@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.answers import (
-    ERRORS,
-    MAX_CANDIDATES,
-    AssignmentAnswer,
-    Body,
-    EntityKey,
-    RankedPin,
-    RankingAnswer,
-    UserAnswer,
-    check_surface,
-    not_present,
-)
-from serving.recommender import Candidates, Recommender, Source, all_missing, without
+from serving.answering import Question, recommend
+from serving.answers import ERRORS, MAX_CANDIDATES, RankingAnswer, check_surface, json_answer, not_present, ranking
+from serving.asking import Ids, RankingRequest
+from serving.deadlines import Timely
+from serving.examples import RANKING_TERMS
+from serving.recommender import Source, all_missing
 from serving.shadow import Answered
 from serving.state import Chosen, Shadowed, Watched
-
-if TYPE_CHECKING:
-    from feature_repo.stores.online.status import OnlineRead
 
 MAX_K = 200
 """Most Pins that one answer holds."""
@@ -32,17 +22,22 @@ MAX_K = 200
 router = APIRouter(tags=["ranking"])
 
 
-class RecommendRequest(Body):
+class RecommendRequest(RankingRequest):
     """Who asks, where, and for how many Pins."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": 712, "surface": "1", "k": 10}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": 712, "surface": "1", "k": 10},
+                {"user_id": 712, "surface": "1", "k": 10, "exclude_pins": [3], **RANKING_TERMS},
+            ]
+        }
+    )
 
-    user_id: EntityKey
-    surface: str
     k: Annotated[int, Field(ge=1, le=MAX_K)] = 10
-    candidates: Annotated[list[EntityKey], Field(min_length=1, max_length=MAX_CANDIDATES)] | None = None
+    candidates: Annotated[Ids, Field(min_length=1, max_length=MAX_CANDIDATES)] | None = None
     """Pins to choose from; retrieval is skipped."""
-    exclude_pins: Annotated[list[EntityKey], Field(default_factory=list, max_length=MAX_CANDIDATES)]
+    exclude_pins: Annotated[Ids, Field(default_factory=list, max_length=MAX_CANDIDATES)]
     """Pins that must not be answered."""
 
 
@@ -50,7 +45,7 @@ class MissingCandidates(BaseModel):
     """What the online store could not say about the candidates."""
 
     unknown: int
-    """Candidates missing in every Pin view; they were left out."""
+    """Candidates that no Pin view knows; they are left out."""
     views: dict[str, dict[str, int]]
     """Per Pin view, how many candidates were `missing` or `outside_max_age`."""
 
@@ -59,64 +54,50 @@ class RecommendAnswer(RankingAnswer):
     """Ranked Pins and what they were chosen from."""
 
     source: Source
-    """`retrieval`; `popular` for a user without any present view; `request` when the request named candidates."""
+    """`retrieval`; `popular` for a user without any present view, or whose features could not be read; `request` when
+    the request named candidates."""
     cold_start: bool
     """Whether no user view knows the user."""
     k_available: int
-    """Candidates that were scored; the answer holds `min(k, k_available)` Pins."""
+    """Candidates that could be answered; the answer holds `min(k, k_available)` Pins."""
+    filtered: int
+    """Candidates that a filter of the request took out."""
     missing: MissingCandidates
 
 
 # Feast's online read blocks, so this is a plain `def` and runs in the thread pool.
-@router.post("/v1/recommend", responses=ERRORS)
-def recommend(request: RecommendRequest, choice: Chosen, shadow: Shadowed, watch: Watched) -> RecommendAnswer:
-    """Retrieve candidates, score them and answer the `k` with the highest pctr; ties keep retrieval order."""
-    recommender, assignment = choice.of(request.user_id)
-    release = recommender.release
-    check_surface(release, request.surface)
-    now = recommender.clock()
-    user = recommender.user(request.user_id, now)
-    candidates = _candidates(request, recommender, user)
-    ranked = recommender.rank(user, candidates.pin_ids, request.surface, now)
-    if shadow is not None:
-        shadow.offer(
-            Answered(
-                release=release.manifest.release,
-                user_id=request.user_id,
-                surface=request.surface,
-                now=now,
-                k=request.k,
-                candidates=None if request.candidates is None else tuple(request.candidates),
-                exclude=tuple(request.exclude_pins),
-                pctr=ranked.scores(request.k),
-            )
-        )
-    watch.ranked(
-        recommender,
-        assignment,
-        user,
-        ranked,
-        user_id=request.user_id,
+@router.post(
+    "/v1/recommend",
+    response_model=RecommendAnswer,
+    responses=ERRORS,
+)
+def recommend_pins(
+    request: RecommendRequest, choice: Chosen, shadow: Shadowed, watch: Watched, deadline: Timely
+) -> Response:
+    """Retrieve candidates, score them and answer the `k` best; ties keep retrieval order."""
+    user_id = choice.live.ids.key("user", request.user_id, "user_id")
+    recommender, assignment = choice.of(user_id)
+    check_surface(recommender.release, request.surface)
+    now, ids = recommender.clock(), recommender.ids
+    question = Question(
+        user_id=user_id,
         surface=request.surface,
-        as_of=now,
         k=request.k,
-        source=candidates.source,
+        candidates=tuple(ids.keys("pin", request.candidates, "candidates")) if request.candidates else None,
+        exclude=tuple(ids.keys("pin", request.exclude_pins, "exclude_pins")),
+        terms=request.terms(recommender),
     )
-    return RecommendAnswer(
-        release=release.manifest.release,
-        embeddings=release.embeddings,
-        split=AssignmentAnswer.of(assignment),
-        as_of=now,
-        user=UserAnswer.of(request.user_id, user),
-        ranked=RankedPin.list_of(ranked, request.k),
-        source=candidates.source,
-        cold_start=all_missing(user),
-        k_available=len(ranked.pin_ids),
-        missing=MissingCandidates(unknown=len(ranked.unknown), views=not_present(ranked)),
+    found = recommend(recommender, question, now, deadline)
+    if shadow is not None and found.degraded is None:
+        shadow.offer(Answered.of(recommender.release, question, now, found.ranked.pctr_by_pin(request.k)))
+    watch.answered(recommender, assignment, question, found, now)
+    return json_answer(
+        ranking(recommender, assignment, found, request.user_id, now, request.k)
+        | {
+            "source": found.candidates.source,
+            "cold_start": found.user is not None and all_missing(found.user),
+            "k_available": len(found.ranked.pin_ids),
+            "filtered": found.ranked.num_filtered,
+            "missing": {"unknown": len(found.ranked.unknown), "views": not_present(found.ranked)},
+        }
     )
-
-
-def _candidates(request: RecommendRequest, recommender: Recommender, user: OnlineRead) -> Candidates:
-    if request.candidates is None:
-        return recommender.candidates(user, request.surface, request.k, request.exclude_pins)
-    return Candidates(pin_ids=without(request.candidates, request.exclude_pins), source="request")

@@ -16,13 +16,14 @@ from feature_repo.versions import (
     UnknownSubjectError,
     record_fields,
 )
-from serving.answers import Body
+from serving.answers import ERRORS, Body
 from serving.auth import Operator
 from serving.errors import ErrorAnswer, ErrorDetail, RequestError
 from serving.follower import Follower
 from serving.state import Catalogued, Following
 
 WRITE_ERRORS: dict[int | str, dict[str, Any]] = {
+    **{status: ERRORS[status] for status in (400, 413, 422)},
     401: {"model": ErrorAnswer, "description": "The token is absent or wrong"},
     403: {"model": ErrorAnswer, "description": "The server was started without a token"},
     404: {"model": ErrorAnswer, "description": "No such release"},

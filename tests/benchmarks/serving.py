@@ -1,15 +1,19 @@
 """The server under load: `make bench-serving`.
 
-Releases change while two processes answer, and every answer is compared with what each release answers alone.
+Each route is asked at a constant rate, on a made corpus and on trained runs (`ARGS="--run runs/kuairand"`), beside
+`feast serve` and faiss; and releases change while two processes answer, with every answer compared with what each
+release answers alone.
 """
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 import statistics
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +22,10 @@ import typer
 
 from tests.benchmarks.figures.results import RESULTS, ResultRow, write_rows
 from tests.benchmarks.figures.serving_tables import PROMOTE
+from tests.benchmarks.serving_load.corpora import made_corpus, trained_corpus
 from tests.benchmarks.serving_load.made_run import Size
 from tests.benchmarks.serving_load.promote import Found, Load, measure
+from tests.benchmarks.serving_load.routes import RouteLoad, measure_routes
 from trainers.run_config import available_threads
 
 SERVING = "serving"
@@ -76,21 +82,59 @@ def code_commit() -> str:
 def main(
     rate: Annotated[float, typer.Option(help="Requests a second.")] = 100.0,
     changes: Annotated[int, typer.Option(help="Promotions and rollbacks.", min=4)] = 20,
-    candidates: Annotated[int, typer.Option(help="Pins that are ranked for a request.")] = 20,
+    candidates: Annotated[int, typer.Option(help="Pins that are ranked for a request while releases change.")] = 20,
     workers: Annotated[int, typer.Option(help="Processes of the server.", min=1)] = 2,
-    pins: Annotated[int, typer.Option(help="Pins in the index.")] = 50_000,
+    pins: Annotated[int, typer.Option(help="Pins in the index while releases change.")] = 50_000,
+    only: Annotated[str, typer.Option(help="`promote`, `routes` or both.")] = "both",
+    made_pins: Annotated[int, typer.Option(help="Pins of the made corpus.")] = 1_000_000,
+    made_users: Annotated[int, typer.Option(help="Users of the made corpus.")] = 1_000_000,
+    requests: Annotated[int, typer.Option(help="Requests of each route and corpus at the rate.")] = 12_500,
+    seconds: Annotated[float, typer.Option(help="Length of each step to the highest rate.")] = 10.0,
+    run: Annotated[list[Path] | None, typer.Option(help="Trained run to serve too; may be repeated.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of serving.json.")] = RESULTS,
 ) -> None:
-    """Measure the server and write tests/benchmarks/results/serving.json."""
-    load = Load(size=Size(pins=pins), rate=rate, changes=changes, candidates=candidates, workers=workers)
+    """Measure the server and write tests/benchmarks/results/serving.json; rows that were not measured stay."""
     machine = f"{platform.machine()}, {available_threads()} threads, Python {platform.python_version()}"
+    origin = {"machine": machine, "commit": code_commit()}
+    rows: list[ResultRow] = []
+    problem = ""
     with tempfile.TemporaryDirectory(prefix="bench_serving_") as folder:
-        found = measure(Path(folder), load)
-    row = result_row(load, found, machine=machine, commit=code_commit())
+        if only != "routes":
+            load = Load(size=Size(pins=pins), rate=rate, changes=changes, candidates=candidates, workers=workers)
+            found = measure(Path(folder), load)
+            rows.append(result_row(load, found, **origin))
+            if found.failed or found.mixed:
+                problem = f"{found.failed} failed, {found.mixed} mixed"
+        if only != "promote":
+            routes = RouteLoad(rate=rate, requests=requests, step_seconds=seconds, workers=workers)
+            size = Size(pins=made_pins, users=made_users, clusters=max(1, made_pins // 200), versions=1, hidden=512)
+            rows += _route_rows(Path(folder), size, run or [], routes, origin)
     out.mkdir(parents=True, exist_ok=True)
-    typer.echo(f"wrote {write_rows(SERVING, [row], out)}")
-    if found.failed or found.mixed:
-        raise SystemExit(f"every request must be answered by one release ({found.failed} failed, {found.mixed} mixed)")
+    typer.echo(f"wrote {write_rows(SERVING, merged_rows(rows, out), out)}")
+    if problem:
+        raise SystemExit(f"every request must be answered by one release ({problem})")
+
+
+def _route_rows(
+    folder: Path, size: Size, runs: Sequence[Path], load: RouteLoad, origin: Mapping[str, str]
+) -> list[ResultRow]:
+    with made_corpus(folder, size) as corpus:
+        rows = list(measure_routes(corpus, load, folder, **origin))
+    for each in runs:
+        rows += measure_routes(trained_corpus(each), load, folder, **origin)
+    return rows
+
+
+def merged_rows(rows: Sequence[ResultRow], folder: Path) -> list[ResultRow]:
+    """New rows, after those of the file that they do not replace."""
+    new = {_subject(row) for row in rows}
+    file = folder / f"{SERVING}.json"
+    held = [ResultRow.model_validate(row) for row in json.loads(file.read_text())] if file.is_file() else []
+    return [*(row for row in held if _subject(row) not in new), *rows]
+
+
+def _subject(row: ResultRow) -> tuple[str, str]:
+    return row.name, str(row.params.get("dataset", ""))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from fastapi.testclient import TestClient
 from serving.app import create_app
 from serving.settings import Settings
 from tests.serving.tiny_run import NOW, build
+
+# A busy machine may take its time; tests of deadlines set their own.
+os.environ.setdefault("HEADWATER_DEADLINE_MS", "60000")
 
 
 @pytest.fixture(scope="session")

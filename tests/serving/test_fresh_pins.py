@@ -21,7 +21,8 @@ def test_merged_puts_pushed_pins_where_their_scores_belong() -> None:
     found, scores = np.array([1, 2, 3, -1]), np.array([3.0, 2.0, 1.0, -9.0], np.float32)
     assert fresh.scores(np.array([[1.0, 1.0]], np.float32)).tolist() == [2.5, pytest.approx(0.1)]
     # Pin 2 was pushed: the index's score of it counts no longer.
-    assert merged(found, scores, fresh, np.array([2.5, 0.1])) == [1, 7, 3, 2]
+    pins, both = merged(found, scores, fresh, np.array([2.5, 0.1]))
+    assert (pins.tolist(), both.tolist()) == ([1, 7, 3, 2], [3.0, 2.5, 1.0, 0.1])
 
 
 def test_bias_of_a_new_pin_is_the_least_in_the_index() -> None:

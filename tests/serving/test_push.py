@@ -100,7 +100,7 @@ def test_push_needs_the_token(client: TestClient) -> None:
         ({"entity": "user", "rows": []}, "rows: List should have at least 1 item"),
         ({"entity": "user", "rows": [{"id": 1}] * 1001}, "rows: List should have at most 1000 items"),
         ({"entity": "user"}, "rows: Field required"),
-        ({"entity": "user", "rows": [{"id": "7"}]}, "rows.0.id: Input should be a valid integer"),
+        ({"entity": "user", "rows": [{"id": "7"}]}, "rows.0.id must be a number, as the user ids"),
         ({"entity": "user", "rows": [{"id": 7, "colour": 1}]}, "rows.0.colour: Extra inputs are not permitted"),
         ({"entity": "user", "rows": [{"id": 7}, {"id": 7}]}, "each user must be pushed once (got user_id 7 twice)"),
         ({"entity": "user", "rows": [{"id": 7, "attributes": {"colour": 1}}]}, "must be declared ones (got 'colour')"),

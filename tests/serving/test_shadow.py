@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from serving.answering import Question
 from serving.follower import Follower
 from serving.loading import load_recommender
 from serving.metrics import Metrics
@@ -26,18 +27,10 @@ def other(run: Path) -> Recommender:
     return load_recommender(Settings(run=run, as_of=NOW, threads=1), run / "releases" / "tiny-2")
 
 
-def answered(**changes: object) -> Answered:
-    given = {
-        "release": "tiny-1",
-        "user_id": 1,
-        "surface": "0",
-        "now": NOW,
-        "k": 1,
-        "candidates": None,
-        "exclude": (),
-        "pctr": {102: 0.952574},
-    }
-    return Answered(**(given | changes))  # type: ignore[arg-type]
+def answered(pctr: dict[int, float] | None = None, **changes: object) -> Answered:
+    given = {"user_id": 1, "surface": "0", "k": 1} | changes
+    question = Question(**given)  # type: ignore[arg-type]
+    return Answered(release="tiny-1", question=question, now=NOW, pctr={102: 0.952574} if pctr is None else pctr)
 
 
 def counted(client: TestClient, outcome: str) -> float:

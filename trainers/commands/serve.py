@@ -20,6 +20,8 @@ HIGHEST_PORT = 65535
 APP_FACTORY = "serving.app:create_app"
 START_PATIENCE_S = 120
 """How long a worker process may be silent: importing Feast keeps it from answering its supervisor."""
+STOP_PATIENCE_S = 30
+"""How long answers in hand may take to end after SIGTERM; new requests are no longer taken."""
 PortOption = Annotated[int, typer.Option("--port", metavar="N", help="Port to listen on.")]
 WorkersOption = Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Processes that answer.")]
 HostOption = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")]
@@ -66,6 +68,7 @@ def _serve(run: Path, *, port: int, host: str, workers: int, debug: bool) -> Non
             port=port,
             workers=workers,
             timeout_worker_healthcheck=START_PATIENCE_S,
+            timeout_graceful_shutdown=STOP_PATIENCE_S,
             log_level="debug" if debug else "info",
         )
 

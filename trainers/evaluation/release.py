@@ -30,6 +30,7 @@ from trainers.evaluation.served_scores import score_figures
 from trainers.forked import map_forked
 from trainers.life.pin_index import ANY_SURFACE, CandidateProgram, popular_pins, write_pin_index
 from trainers.life.release_folders import write_release_folder
+from trainers.life.text_ids import write_text_ids
 from trainers.progress import SILENT, Progress
 from trainers.retrieval.model import CandidateTower, QueryTower
 
@@ -91,7 +92,7 @@ def write_release(
             prior_weight=arm.prior.weight,
         )
         pin_ids = write_pin_index(program, parts.candidates(encoder), parts.cutoff, folder / PIN_INDEX)
-        return _manifest(parts, program, len(pin_ids))
+        return _manifest(parts, program, len(pin_ids)) | write_text_ids(parts.log, folder)
 
     manifest = write_release_folder(releases, fill, check=check)
     figures = {

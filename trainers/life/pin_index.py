@@ -20,6 +20,7 @@ from trainers.data.connection import quote
 from trainers.data.event_log import EventLog
 from trainers.data.examples import Examples, batches
 from trainers.data.retrieval_data import RetrievalReader
+from trainers.life.index_kinds import make_index
 
 Keys = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
@@ -96,9 +97,7 @@ def write_pin_index(program: CandidateProgram, reader: RetrievalReader, cutoff: 
     vectors = np.concatenate([candidates, bias[:, None]], axis=1).astype(np.float32)
     if wrong := int((~np.isfinite(vectors).all(axis=1)).sum()):
         raise ValueError(f"candidate vectors must be finite (got {wrong} Pins of {len(pin_ids)} with others)")
-    index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
-    index.add_with_ids(np.ascontiguousarray(vectors), pin_ids)
-    faiss.write_index(index, str(file))
+    faiss.write_index(make_index(vectors, pin_ids), str(file))
     return pin_ids
 
 

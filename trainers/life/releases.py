@@ -19,6 +19,7 @@ from trainers.data.retrieval_data import RetrievalReader
 from trainers.life.operators import REPO, is_operator
 from trainers.life.pin_index import CandidateProgram, popular_pins, write_pin_index
 from trainers.life.release_folders import write_release_folder
+from trainers.life.text_ids import write_text_ids
 from trainers.progress import SILENT, Progress
 
 logger = logging.getLogger(__name__)
@@ -151,11 +152,15 @@ def remade(run: Path, parent: ReleaseRecord, cutoff: datetime) -> ReleaseManifes
         pin_ids = write_pin_index(program, reader, cutoff, partial / models.retrieval.index)
         content = models.model_dump(mode="json", by_alias=True, exclude={"format", "release", "created", "sha256"})
         content["retrieval"]["num_pins"] = len(pin_ids)
-        return content | {
-            "parent": parent.id,
-            "data_cutoff": cutoff.isoformat(),
-            "popular": popular_pins(log, cutoff),
-        }
+        return (
+            content
+            | write_text_ids(log, partial)
+            | {
+                "parent": parent.id,
+                "data_cutoff": cutoff.isoformat(),
+                "popular": popular_pins(log, cutoff),
+            }
+        )
 
     catalogue = Catalogue.of_repo(run / REPO)
     return write_release_folder(run / RELEASES, fill, check=lambda release: refuse_given_up(catalogue, release))

@@ -9,3 +9,7 @@ class PackedWriteError(ValueError):
 
 class OnlineStoreUnavailableError(RuntimeError):
     """The store did not take or give everything; what it holds is whole rows, and trying again repairs the rest."""
+
+
+class OnlineStoreTimeoutError(OnlineStoreUnavailableError):
+    """The store did not answer in time."""

@@ -8,10 +8,10 @@ Dims: N keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,13 @@ from feast.types import from_feast_to_pyarrow_type
 from feature_repo.contract import feature_reference, join_key
 from feature_repo.stores.online.values import column_array
 from feature_repo.stores.packed.cells import IS_MISSING, IS_PRESENT, STATUSES, CellStore, Codes, status_codes
-from feature_repo.stores.packed.reader import PackedReader, read_view
+from feature_repo.stores.packed.reader import PackedReader, ReadView, read_view
 from feature_repo.stores.packed.times import NO_TIME, to_micros
 
 _STATUSES = pa.array(STATUSES)
 
 Integers = npt.NDArray[np.int64]
+Keys = Sequence[int] | Integers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +41,11 @@ class OnlineRead:
     """Per view, the event_timestamp of each key's row, also of one outside max age; null where missing."""
     statuses: dict[str, pa.DictionaryArray]
     """Per view, `present`, `missing` or `outside_max_age` of each key."""
+
+    def codes(self, view: str) -> Codes:
+        """Answers of a view [N] as codes: `packed.cells.IS_PRESENT` and so on."""
+        found: Codes = self.statuses[view].indices.to_numpy()
+        return found
 
     def status(self, view: str) -> list[str]:
         """Statuses of a view as strings."""
@@ -63,6 +69,9 @@ class _Found:
     columns: dict[str, pa.Array]
 
 
+V = TypeVar("V", _View, ReadView)
+
+
 class OnlineReader:
     """Reads the views of one entity in a feature service; made once, used for every request, also from threads."""
 
@@ -75,21 +84,37 @@ class OnlineReader:
         if not own:
             raise ValueError(f"feature service {service} must have a view of {entity} (got none)")
         self._views = [_view(view, item.features) for view, item in own]
-        self._references = [f"{view.name}:{field.name}" for view in self._views for field in view.fields]
         self._packed = PackedReader(store) if isinstance(store._get_provider().online_store, CellStore) else None
         self._read_views = [read_view(view, item) for view, item in own]
 
-    def read(self, ids: Sequence[int], now: datetime) -> OnlineRead:
+    @property
+    def types(self) -> dict[str, pa.DataType]:
+        """Arrow type of each `view:feature` that is read."""
+        return {f"{view.name}:{field.name}": field.type for view in self._views for field in view.fields}
+
+    @property
+    def keeps_deadlines(self) -> bool:
+        """Whether `stores.online.deadline` ends a read by itself."""
+        keeps = getattr(self._store._get_provider().online_store, "keeps_deadlines", None)
+        return keeps is not None and bool(keeps(self._store.config))
+
+    def read(self, ids: Keys, now: datetime, only: Collection[str] | None = None) -> OnlineRead:
         """Features of the keys at `now`.
 
         A row whose event_timestamp lies after `now` may not be used yet and counts as missing.
+
+        Args:
+            only: References `view:feature` to read; all of the service when not given.
 
         Raises:
             ValueError: `now` is naive.
         """
         if now.tzinfo is None:
             raise ValueError(f"now must have a time zone (got {now!r})")
-        found = self._through_feast(list(ids), now) if self._packed is None else self._directly(self._packed, ids, now)
+        if self._packed is None:
+            found = self._through_feast([int(key) for key in ids], now, _narrowed(self._views, only))
+        else:
+            found = self._directly(self._packed, ids, now, _narrowed(self._read_views, only))
         return OnlineRead(
             features=pa.table({name: column for rows in found.values() for name, column in rows.columns.items()}),
             event_timestamps={
@@ -99,18 +124,18 @@ class OnlineReader:
             statuses={view: pa.DictionaryArray.from_arrays(rows.codes, _STATUSES) for view, rows in found.items()},
         )
 
-    def _directly(self, reader: PackedReader, ids: Sequence[int], now: datetime) -> dict[str, _Found]:
+    def _directly(self, reader: PackedReader, ids: Keys, now: datetime, views: Sequence[ReadView]) -> dict[str, _Found]:
         found = {}
-        for view, rows in reader.read_views(self._read_views, ids, now).items():
+        for view, rows in reader.read_views(views, ids, now).items():
             names = [field.name for field in rows.read_view.fields]
             columns = {feature_reference(view, name): rows.column(name) for name in names}
             found[view] = _Found(micros=rows.cells.event_micros, codes=rows.codes, columns=columns)
         return found
 
-    def _through_feast(self, ids: list[int], now: datetime) -> dict[str, _Found]:
-        vectors = self._vectors(ids) if ids else {}
+    def _through_feast(self, ids: list[int], now: datetime, views: Sequence[_View]) -> dict[str, _Found]:
+        vectors = self._vectors(ids, [f"{view.name}:{field.name}" for view in views for field in view.fields])
         found = {}
-        for view in self._views:
+        for view in views:
             micros = _microseconds(vectors, view)
             codes = status_codes(micros, view.ttl, to_micros(now))
             columns = {}
@@ -120,14 +145,24 @@ class OnlineReader:
             found[view.name] = _Found(micros=micros, codes=codes, columns=columns)
         return found
 
-    def _vectors(self, ids: list[int]) -> dict[str, Any]:
-        response = self._store.get_online_features(self._references, {self._join_key: ids}, full_feature_names=True)
+    def _vectors(self, ids: list[int], references: list[str]) -> dict[str, Any]:
+        if not ids or not references:
+            return {}
+        response = self._store.get_online_features(references, {self._join_key: ids}, full_feature_names=True)
         return dict(zip(response.proto.metadata.feature_names.val, response.proto.results, strict=True))
 
 
 def read_online(store: FeatureStore, service: str, entity: str, ids: Sequence[int], now: datetime) -> OnlineRead:
     """One read of the views of `entity` in `service`; servers keep an `OnlineReader` instead."""
     return OnlineReader(store, service, entity).read(ids, now)
+
+
+def _narrowed(views: Sequence[V], only: Collection[str] | None) -> list[V]:
+    """Views with those of their fields that are referred to; those without any are left out."""
+    if only is None:
+        return list(views)
+    kept = (replace(view, fields=tuple(f for f in view.fields if f"{view.name}:{f.name}" in only)) for view in views)
+    return [view for view in kept if view.fields]
 
 
 def _view(view: Any, features: Iterable[Any]) -> _View:

@@ -17,9 +17,10 @@ from redis.exceptions import (
     RedisClusterException,
     RedisError,
 )
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.sentinel import MasterNotFoundError
 
-from feature_repo.stores.online.errors import OnlineStoreUnavailableError
+from feature_repo.stores.online.errors import OnlineStoreTimeoutError, OnlineStoreUnavailableError
 from feature_repo.stores.packed.entity_keys import key_text
 
 _NODES = "all its slots must be covered: bring its nodes back, then try again"
@@ -49,7 +50,8 @@ def named_errors(config: RepoConfig, view: FeatureView, should: str) -> Iterator
     try:
         yield
     except (RedisError, RedisClusterException) as error:
-        raise OnlineStoreUnavailableError(
+        kind = OnlineStoreTimeoutError if isinstance(error, RedisTimeoutError) else OnlineStoreUnavailableError
+        raise kind(
             f"Redis {_addresses(config)} must {should} for feature view {view.name} "
             f"(got {type(error).__name__}: {error}); what it holds are whole rows: {_remedy(error)}"
         ) from error

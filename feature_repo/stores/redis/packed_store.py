@@ -20,7 +20,9 @@ from feature_repo.stores.packed.checks import checked_table
 from feature_repo.stores.packed.reads import PackedReads
 from feature_repo.stores.packed.rows import batch_chunks, check_key_version, table_chunks
 from feature_repo.stores.prefetch import prefetch
+from feature_repo.stores.redis.connections import keep_deadlines
 from feature_repo.stores.redis.errors import check_written, named_errors
+from feature_repo.stores.redis.pipeline import is_one_server
 from feature_repo.stores.redis.reading import HashRequest, read_hashes
 from feature_repo.stores.redis.writing import Commands, RowWriter
 
@@ -66,6 +68,17 @@ class PackedRedisOnlineStore(PackedReads, RedisOnlineStore):  # type: ignore[mis
         chunks = batch_chunks(table, data, config=config, key_suffix=config.project.encode())
         writer = self._writer(config, table, creates=False)
         _write(config, table, writer, writer.ready(chunks), progress)
+
+    def _get_client(self, online_store_config: Any) -> Any:
+        made = self._client is None
+        client = super()._get_client(online_store_config)
+        if made and is_one_server(client):
+            keep_deadlines(client)
+        return client
+
+    def keeps_deadlines(self, config: RepoConfig) -> bool:
+        """Whether reads end by `stores.online.deadline`: not those of a cluster or behind a Sentinel."""
+        return is_one_server(self._get_client(config.online_store))
 
     def _writer(self, config: RepoConfig, view: FeatureView, *, creates: bool) -> RowWriter:
         settings = config.online_store

@@ -25,6 +25,7 @@ from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from feature_repo.stores.packed.cells import FixedWidthColumn
+from feature_repo.stores.redis.connections import allow, restore
 
 _PIECE_BYTES = 1 << 16
 _MORE = object()
@@ -44,8 +45,10 @@ def sent(node: Redis, commands: bytes) -> Iterator[Replies]:
     pool = node.connection_pool
     connection = pool.get_connection()
     try:
+        allow(connection)
         connection.send_packed_command([commands])  # type: ignore[no-untyped-call]
         yield Replies(connection)
+        restore(connection)
     except BaseException:
         # Replies may still be under way; they must not be taken for those to the next commands.
         connection.disconnect()  # type: ignore[no-untyped-call]
@@ -119,6 +122,7 @@ class Replies:
     def _receive(self, space: memoryview | bytearray) -> int:
         """Number of bytes that came, at least one."""
         connection = self._connection
+        allow(connection)
         try:
             received = int(connection._sock.recv_into(space))
         except TimeoutError as error:

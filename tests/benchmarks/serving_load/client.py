@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-FAILED, MIXED = -1, -2
-"""Outcomes: no answer with status 200, and one that no release gives."""
+FAILED, MIXED, LESS = -1, -2, -3
+"""Outcomes: no answer with status 200, one that no release gives, and one that says it is less than it could be."""
+DEGRADED = '"degraded":{'
 REQUESTS_A_CONNECTION = 100
 """Requests after which a connection is opened anew, so that every worker process gets its share."""
 PATIENCE_S = 30.0
@@ -35,7 +36,7 @@ class Request:
     path: str
     body: str
     answers: tuple[str, ...]
-    """By release, in the order in which the plan's releases are numbered."""
+    """By release, in the order in which the plan's releases are numbered; without any, every whole answer will do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +117,10 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reque
     answer = (await reader.readexactly(length)).decode()
     if b" 200 " not in lines[0]:
         return FAILED
+    if DEGRADED in answer:
+        return LESS
+    if not request.answers:
+        return 0
     return request.answers.index(answer) if answer in request.answers else MIXED
 
 

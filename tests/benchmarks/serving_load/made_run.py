@@ -35,9 +35,10 @@ from feature_repo.contract import (
     join_key,
 )
 from feature_repo.encoding import CategoricalInput, DenseInput, InputSpec, VectorInput
-from feature_repo.layout import apply, create_repo, open_store
+from feature_repo.layout import EMBEDDED, apply, create_repo, open_store
 from feature_repo.release.files import RELEASES
 from feature_repo.versions import Catalogue, VersionRecord, VersionState
+from trainers.life.index_kinds import make_index
 from trainers.life.release_folders import write_release_folder
 from trainers.life.releases import record_release
 from trainers.run_config import RunConfig
@@ -47,7 +48,8 @@ NOW = datetime(2026, 1, 10, tzinfo=UTC)
 SURFACE = "home"
 HIDDEN = 32
 """Width of the ranker's hidden layer."""
-_VERSIONS = (1, 2)
+SPREAD = np.float32(0.4)
+"""Distance of vectors from their centre, over that of the centres from zero."""
 _WHO, _WHY = "benchmark", "to be measured"
 _STAMP = pa.timestamp("us", tz="UTC")
 _HEAD = '<ir_version: 9, opset_import: ["" : 17]>'
@@ -65,6 +67,12 @@ class Size:
     """U, all of them known online."""
     dim: int = 64
     """D."""
+    clusters: int = 0
+    """Centres around which vectors lie, as those of real towers do; none for vectors without any structure."""
+    versions: int = 2
+    """Embedding versions, each with a release."""
+    hidden: int = HIDDEN
+    """Width of the ranker's hidden layer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,16 +91,20 @@ class Space:
         return hashlib.sha256(self.users.tobytes() + self.pins.tobytes()).hexdigest()[:12]
 
 
-def make_run(run: Path, size: Size) -> list[str]:
-    """Write a run with all features online and two releases, the first of them live; gives their names."""
-    spaces = [_space(number, size) for number in _VERSIONS]
+def make_run(run: Path, size: Size, profile: str = EMBEDDED) -> list[str]:
+    """Write a run with all features online and a release of each version, the first of them live; gives their names.
+
+    Args:
+        profile: Stores of the feature repo.
+    """
+    spaces = [_space(number, size) for number in range(1, size.versions + 1)]
     repo = run / "feature_repo"
-    create_repo(repo, _repo_manifest(size))
+    create_repo(repo, _repo_manifest(size), profile)
     apply(repo)
     _put_online(repo, spaces, size)
     (run / "run.json").write_text(RunConfig(dataset="synthetic", out=run).to_json())
     catalogue = Catalogue.of_repo(repo)
-    made = [_make_release(run, catalogue, space) for space in spaces]
+    made = [_make_release(run, catalogue, space, size.hidden) for space in spaces]
     catalogue.promote(made[0], who=_WHO, why=_WHY)
     return made
 
@@ -100,6 +112,11 @@ def make_run(run: Path, size: Size) -> list[str]:
 def _space(number: int, size: Size) -> Space:
     random = np.random.default_rng(number)
     users, pins = (random.standard_normal((count, size.dim), np.float32) for count in (size.users, size.pins))
+    if size.clusters:
+        centres = random.standard_normal((size.clusters, size.dim), np.float32)
+        for vectors in (users, pins):
+            vectors *= SPREAD
+            vectors += centres[random.integers(size.clusters, size=len(vectors))]
     for vectors in (users, pins):
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return Space(version=EmbeddingVersion(model="ctr", version=number, dim=size.dim), users=users, pins=pins)
@@ -117,7 +134,9 @@ def _repo_manifest(size: Size) -> RepoManifest:
             AttributeField(name="title", kind="categorical", type="string"),
             AttributeField(name="price", kind="dense", type="float"),
         ),
-        embeddings=tuple(EmbeddingVersion(model="ctr", version=number, dim=size.dim) for number in _VERSIONS),
+        embeddings=tuple(
+            EmbeddingVersion(model="ctr", version=number, dim=size.dim) for number in range(1, size.versions + 1)
+        ),
     )
 
 
@@ -153,7 +172,7 @@ def _repeated(stamp: datetime, count: int) -> pa.Array:
     return pa.array([stamp], _STAMP).take(pa.array(np.zeros(count, np.int64)))
 
 
-def _make_release(run: Path, catalogue: Catalogue, space: Space) -> str:
+def _make_release(run: Path, catalogue: Catalogue, space: Space, hidden: int) -> str:
     version = space.version
     record = VersionRecord(
         key=version.key,
@@ -166,21 +185,20 @@ def _make_release(run: Path, catalogue: Catalogue, space: Space) -> str:
     catalogue.create_version(record, who=_WHO, why=_WHY)
     for before, after in pairwise((VersionState.TRAINING, VersionState.BACKFILLING, VersionState.CANDIDATE)):
         catalogue.move_version(version.key, after, expected=before, who=_WHO, why=_WHY)
-    manifest = write_release_folder(run / RELEASES, lambda folder: _fill(folder, space))
+    manifest = write_release_folder(run / RELEASES, lambda folder: _fill(folder, space, hidden))
     return record_release(catalogue, run, manifest, made_by="benchmark", who=_WHO, why=_WHY).id
 
 
-def _fill(folder: Path, space: Space) -> Mapping[str, Any]:
+def _fill(folder: Path, space: Space, hidden: int) -> Mapping[str, Any]:
     """Files and manifest of a release."""
     dim, num_pins = space.version.dim, len(space.pins)
     towers = {"query_tower": ("user", dim + 1), "candidate_tower": ("pin", dim)}
     for name, (entity, width) in towers.items():
         onnx.save(_tower(entity, dim, width), str(folder / f"{name}.onnx"))
-    onnx.save(_ranker(space.version.version, dim), str(folder / "pctr.onnx"))
-    index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim + 1))
+    onnx.save(_ranker(space.version.version, dim, hidden), str(folder / "pctr.onnx"))
     # Queries end with 1, which meets a popularity of zero.
-    index.add_with_ids(np.hstack([space.pins, np.zeros((num_pins, 1), np.float32)]), np.arange(num_pins))
-    faiss.write_index(index, str(folder / "pins.faiss"))
+    vectors = np.hstack([space.pins, np.zeros((num_pins, 1), np.float32)])
+    faiss.write_index(make_index(vectors, np.arange(num_pins)), str(folder / "pins.faiss"))
     retrieval = {"model": "query_tower.onnx", "output": "vector", "index": "pins.faiss", "dim": dim + 1}
     retrieval |= {"candidate_model": "candidate_tower.onnx", "candidate_output": "vector", "num_pins": num_pins}
     made: dict[str, Any] = {
@@ -227,7 +245,7 @@ def _tower(entity: str, dim: int, width: int) -> onnx.ModelProto:
     )
 
 
-def _ranker(version: int, dim: int) -> onnx.ModelProto:
+def _ranker(version: int, dim: int, width: int) -> onnx.ModelProto:
     """A hidden layer over both vectors and the price, with weights that follow from the version."""
     model = onnx.parser.parse_model(
         f"""{_HEAD} ranker (float[B, {dim + 1}] user_vector_0, float[B, {dim + 1}] pin_vector_0,
@@ -237,7 +255,7 @@ def _ranker(version: int, dim: int) -> onnx.ModelProto:
             click = Reshape(logit, shape) }}"""
     )
     random = np.random.default_rng(100 + version)
-    for name, shape in (("first", (2 * dim + 4, HIDDEN)), ("second", (HIDDEN, 1))):
+    for name, shape in (("first", (2 * dim + 4, width)), ("second", (width, 1))):
         weights = (random.standard_normal(shape, np.float32) * np.float32(3 / np.sqrt(shape[0]))).astype(np.float32)
         model.graph.initializer.append(onnx.numpy_helper.from_array(weights, name))
     return model
