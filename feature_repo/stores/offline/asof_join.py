@@ -8,7 +8,6 @@ created_timestamp.
 from __future__ import annotations
 
 import errno
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo.stores.offline.abandoned import HeldFolder
 from feature_repo.stores.offline.gather import NO_MATCH
 from feature_repo.stores.offline.grid import MAX_ROWS, ROW_BYTES, Grid, make_grid
 from feature_repo.stores.offline.join_keys import check_keys, comparable
@@ -73,7 +73,7 @@ class Engine:
         Raises:
             OSError: `temp_directory` cannot be written.
         """
-        with tempfile.TemporaryDirectory(prefix="headwater-duckdb-", dir=self.temp_directory) as folder:
+        with HeldFolder("headwater-duckdb-", self.temp_directory) as folder:
             yield Path(folder)
 
     @contextmanager

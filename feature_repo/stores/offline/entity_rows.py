@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 
+from feature_repo.stores.offline.abandoned import HeldFolder
 from feature_repo.stores.offline.asof_join import Engine, microseconds
 from feature_repo.stores.offline.footers import naming, read_footer
 from feature_repo.stores.offline.pages import rechunk
@@ -122,7 +122,7 @@ class ParquetRows(EntityRows):
         SnapshotError: A file is damaged, or its columns are not those of the first.
     """
 
-    def __init__(self, files: Sequence[Path], folder: tempfile.TemporaryDirectory[str] | None = None) -> None:
+    def __init__(self, files: Sequence[Path], folder: HeldFolder | None = None) -> None:
         self._files = files
         self._folder = folder
         """Kept, and so on disk, as long as these rows are."""
@@ -203,7 +203,7 @@ def _from_files(path: Path) -> EntityRows:
 
 
 def _from_query(sql: str, engine: Engine) -> EntityRows:
-    folder = tempfile.TemporaryDirectory(prefix="headwater-entities-", dir=engine.temp_directory)
+    folder = HeldFolder("headwater-entities-", engine.temp_directory)
     path = Path(folder.name) / "rows.parquet"
     try:
         with engine.connect() as connection:

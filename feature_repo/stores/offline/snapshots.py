@@ -66,7 +66,7 @@ def find_files(source: DataSource | None, repo_path: Path, label: str) -> tuple[
     if not files:
         raise MissingSnapshotsError(
             f"{label} must have a snapshot under {path} (got none); "
-            f"run `headwater {'publish' if '_embedding_' in label else 'features'}` first"
+            f"write its parquet files there, as `headwater {'publish' if '_embedding_' in label else 'features'}` does"
         )
     return files
 

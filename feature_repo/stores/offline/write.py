@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from feast import FileSource
 
+from feature_repo.stores.offline.abandoned import hold, remove_abandoned
 from feature_repo.stores.offline.arrow_types import cast_values
 from feature_repo.stores.offline.footers import naming, read_footer
 from feature_repo.stores.offline.snapshots import find_files, parquet_files, source_path
@@ -20,22 +21,28 @@ from feature_repo.stores.offline.snapshots import find_files, parquet_files, sou
 APPENDED = "appended-"
 """Beginning of the names of files that single writes add to a folder."""
 _COPY_ROWS = 1 << 16
+_PARTIAL = f".*.{'[0-9a-f]' * 32}.partial"
+"""Names of files that are being written."""
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A hidden file beside `path` that takes its place at the end, and is removed when anything fails.
 
+    What a process that was killed left of such files is removed first.
+
     Raises:
         OSError: The disk is full or the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(path.parent, _PARTIAL)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        yield partial
-        with partial.open("rb+") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
+        with partial.open("xb") as held:
+            hold(held.fileno())
+            yield partial
+            os.fsync(held.fileno())
+            partial.replace(path)
     except OSError as error:
         raise OSError(
             error.errno or 0, f"{path} must be written whole ({error}); nothing was; free disk space and run again"

@@ -165,7 +165,9 @@ def test_missing_join_key_is_named(repo: Path, write: Callable[..., Path]) -> No
 
 
 def test_view_without_a_snapshot_is_named_with_its_remedy(repo: Path) -> None:
-    with pytest.raises(MissingSnapshotsError, match=r"feature view user_activity .* run `headwater features` first"):
+    with pytest.raises(
+        MissingSnapshotsError, match=r"feature view user_activity .* write its .* as `headwater features` does"
+    ):
         joined(repo, entity_rows([hours(1)]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from feast import FeatureStore
 
+from feature_repo.stores.offline.abandoned import HeldFolder
 from feature_repo.stores.offline.snapshots import SnapshotError
+from feature_repo.stores.offline.write import new_file
 from tests.feature_repo.stores.offline.repos import MOMENT, SHELF, START, hours, open_repo, sales_view
 from tests.feature_repo.stores.offline.test_streams import files_of_at_most, names
 
@@ -54,6 +57,28 @@ def test_damaged_page_of_any_column_is_named_with_the_view(tmp_path: Path, colum
     path.write_bytes(content)
     with pytest.raises(SnapshotError, match=r"feature view sales.*only.parquet"):
         store.get_historical_features(ASKED, ["sales:sold"]).to_arrow()
+
+
+def _aged(path: Path) -> Path:
+    os.utime(path, (0, 0))
+    return path
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_and_what_is_held_is_not(tmp_path: Path) -> None:
+    store = filled(tmp_path, 5)
+    abandoned, spilled = tmp_path / f".out.parquet.{'0' * 32}.partial", tmp_path / "scratch" / "headwater-duckdb-dead"
+    abandoned.write_bytes(b"half of a file")
+    spilled.mkdir()
+    (spilled / "block").write_bytes(b"spilled")
+    with new_file(tmp_path / "other.parquet") as held:
+        kept = HeldFolder("headwater-duckdb-", tmp_path / "scratch")
+        for path in (abandoned, spilled, held, Path(kept.name)):
+            _aged(path)
+        assert store.get_historical_features(ASKED, ["sales:sold"]).to_parquet(tmp_path / "out.parquet") == 5
+        assert (abandoned.exists(), spilled.exists()) == (False, False)
+        assert (held.exists(), Path(kept.name).exists()) == (True, True)
+        kept.cleanup()
+    assert (names(tmp_path / "scratch"), held.exists()) == ([], False)
 
 
 def test_query_whose_result_has_no_room_leaves_nothing(tmp_path: Path) -> None:
