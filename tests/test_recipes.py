@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from trainers.recipes import RECIPES, get_recipe
+from trainers.retrieval.recipes import BaselineRecipe
 from trainers.torch_setup import set_up_torch
 from trainers.upstream.recipes import UpstreamRecipe
 
@@ -29,7 +30,8 @@ def test_compared_recipe_trains_the_models_of_the_default() -> None:
     recipe, bare = get_recipe("compared"), get_recipe("default")
     assert (recipe.retrieval.baselines is None, bare.retrieval.baselines is None) == (False, True)
     assert (recipe.boosted is None, bare.boosted is None) == (False, True)
-    models = dataclasses.replace(recipe.retrieval, baselines=None)
+    assert len(recipe.retrieval.prior_weights) == len(BaselineRecipe().prior_weights)
+    models = dataclasses.replace(recipe.retrieval, baselines=None, prior_weights=bare.retrieval.prior_weights)
     assert dataclasses.replace(recipe, boosted=None, ctr_tried=(), cvr_tried=(), retrieval=models) == bare
 
 

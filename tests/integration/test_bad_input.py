@@ -266,7 +266,7 @@ def test_own_data_with_nothing_but_clicks_on_few_pins_runs(tmp_path: Path) -> No
     headwater("run", "--run", tmp_path / "run", "--dataset", shop.yaml, *RUN)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert [(row["task"], row["inputs"]) for row in report["lift"]] == [
-        ("ctr", arm) for arm in ("none", "user", "pin", "both")
+        ("ctr", arm) for arm in ("none", "user", "pin", "both", "none", "both")
     ]
     assert_served(tmp_path / "run")
 

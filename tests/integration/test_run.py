@@ -89,9 +89,19 @@ def test_report_keeps_to_its_schema(finished_run: Path) -> None:
 
 def test_report_has_a_row_for_every_arm(finished_run: Path) -> None:
     rows = report(finished_run)["lift"]
-    assert [(row["task"], row["inputs"]) for row in rows] == [(task, arm) for task in ("ctr", "cvr") for arm in ARMS]
+    found = [(row["task"], row["inputs"]) for row in rows]
+    boosted = [(task, arm) for task in ("ctr", "cvr") for arm in ("none", "both", "both_domains")]
+    assert found == [(task, arm) for task in ("ctr", "cvr") for arm in ARMS] + boosted
+    assert [row["ranker"] == "LightGBM" for row in rows] == [False] * 10 + [True] * 6
     assert all(0.0 < row["roc_auc"] < 1.0 for row in rows)
-    assert [row["inputs"] for row in rows if "roc_auc_lift_pct" not in row] == ["none", "none"]
+    assert [row["inputs"] for row in rows if "roc_auc_lift_pct" not in row] == ["none"] * 4
+
+
+def test_report_has_the_retrieval_models_that_the_two_tower_is_compared_with(finished_run: Path) -> None:
+    rows = report(finished_run)["retrieval"]
+    names = ["popularity", "item-kNN", "ALS", "EASE", "upstream ctr_v1 inner product"]
+    assert [row["model"].partition(" (")[0] for row in rows[:5]] == names
+    assert ["released_lead" in row for row in rows] == [True] * 6 + [False]
 
 
 def test_report_says_what_was_run(finished_run: Path) -> None:

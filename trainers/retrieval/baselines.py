@@ -18,6 +18,7 @@ from implicit.nearest_neighbours import BM25Recommender, CosineRecommender
 from implicit.utils import ParameterWarning
 from scipy.linalg.lapack import spotrf, spotri
 from scipy.sparse import csr_matrix
+from threadpoolctl import threadpool_limits
 
 from trainers.retrieval.full_ranking import ScoreRows, Vectors, inner_products
 
@@ -35,17 +36,19 @@ def als(
         alpha: Confidence in an engagement, over 1 for none.
         l2: Weight decay of the factors.
     """
-    model = AlternatingLeastSquares(
-        factors=factors,
-        regularization=l2,
-        alpha=alpha,
-        iterations=iterations,
-        random_state=seed,
-        num_threads=1,
-        use_gpu=False,
-    )
-    model.fit(everyone, show_progress=False)
-    users = model.recalculate_user(np.arange(queries.shape[0]), queries)
+    # Its many small products are slower on BLAS threads than without, as `implicit` itself warns.
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            factors=factors,
+            regularization=l2,
+            alpha=alpha,
+            iterations=iterations,
+            random_state=seed,
+            num_threads=1,
+            use_gpu=False,
+        )
+        model.fit(everyone, show_progress=False)
+        users = model.recalculate_user(np.arange(queries.shape[0]), queries)
     return inner_products(np.asarray(users, np.float32), np.asarray(model.item_factors, np.float32))
 
 

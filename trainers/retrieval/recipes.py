@@ -65,8 +65,8 @@ def default() -> RetrievalRecipe:
 
 
 def compared(recipe: RetrievalRecipe) -> RetrievalRecipe:
-    """The same model beside collaborative filtering."""
-    return replace(recipe, baselines=BaselineRecipe())
+    """The same model beside collaborative filtering, with as many priors to choose from."""
+    return replace(recipe, baselines=BaselineRecipe(), prior_weights=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25))
 
 
 def tiny(recipe: RetrievalRecipe) -> RetrievalRecipe:
