@@ -185,6 +185,18 @@ def test_refresh_is_refused_while_another_process_works_in_the_run(first_home: H
         refresh(first_home, date(2024, 1, 9), SILENT)
 
 
+def test_refresh_refuses_when_activity_would_be_computed_otherwise(home_and_shop: tuple[Home, Shop]) -> None:
+    """As after an upgrade of Headwater: starting afresh would delete the activity of every day that is there."""
+    home, shop = home_and_shop
+    shop.show(8)
+    file = home.run / "features" / "settings.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"windows_days": [1]}))
+    before = sorted(home.offline.rglob("*.parquet"))
+    with pytest.raises(ValueError, match=r"their windows_days changed with the recipe or with Headwater"):
+        refresh(home, date(2024, 1, 9), SILENT)
+    assert sorted(home.offline.rglob("*.parquet")) == before
+
+
 def test_refresh_refuses_a_date_before_the_newest_day(first_home: Home) -> None:
     expected = r"--as-of must be 2024-01-08, the newest day there is, or later \(got 2024-01-07\)"
     with pytest.raises(ValueError, match=expected):

@@ -43,7 +43,12 @@ _UP_TO_DATE = "up to date: no day is missing"
 def add_command(app: typer.Typer) -> None:
     """Add `version` with its commands, and `backfill`."""
     group = typer.Typer(
-        cls=ListedCommands, help="Make embedding versions and feed them.", epilog=EPILOG, no_args_is_help=True
+        cls=ListedCommands,
+        help="Make embedding versions and feed them.",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        # Of its own: the program's `version` is the default of the option --version.
+        context_settings={"default_map": {"help": False}},
     )
     group.command("create")(create)
     group.command("feed")(feed)

@@ -46,6 +46,9 @@ __all__ = ["ActivityBuilder", "ActivityConfig", "Progress"]
 
 logger = logging.getLogger(__name__)
 
+SETTINGS_FILE = "settings.json"
+"""File of the state folder with what the snapshots were made with."""
+
 Progress = Callable[[int, int], None]
 """Called with the number of cut-offs done and their total."""
 
@@ -90,8 +93,16 @@ class ActivityBuilder:
         logger.info("activity_built cutoffs=%d written=%d", len(cutoffs), len(written))
         return written
 
+    def changed_settings(self) -> list[str]:
+        """Names of the settings that are others than those of the last call; none before the first."""
+        path = self.config.state / SETTINGS_FILE
+        if not path.exists():
+            return []
+        before, now = json.loads(path.read_text()), json.loads(self.config.settings())
+        return sorted(name for name in before | now if before.get(name) != now.get(name))
+
     def _start_afresh_when_settings_changed(self) -> None:
-        path = self.config.state / "settings.json"
+        path = self.config.state / SETTINGS_FILE
         known, settings = path.read_text() if path.exists() else None, self.config.settings()
         if known == settings:
             return

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from feature_repo.versions import Catalogue, VersionRecord, VersionState
+from trainers.data.prepare import activity_builder
 from trainers.life.day import WORKSPACES, DayOutcome, DayRefresh, workspace_of
 from trainers.life.home import Home
 from trainers.life.refreshed import REFRESHED_STATES, continuation_of
@@ -45,7 +46,8 @@ def refresh(
 
     Raises:
         RunLockedError: Another process works in the run.
-        ValueError: The date lies before the newest day, or its raw data is not complete.
+        ValueError: The date lies before the newest day, its raw data is not complete, or activity is computed
+            otherwise than when the run was made.
         GateFailedError: A version's day is refused; it and all later days stay invisible.
     """
     outcomes = []
@@ -58,6 +60,16 @@ def refresh(
             if finished is not None:
                 finished(outcomes[-1])
     return outcomes
+
+
+def _check_settings(home: Home) -> None:
+    """Refuse where activity would be computed otherwise than for the days that are there: those would be made anew."""
+    if changed := activity_builder(home.context, home.log).changed_settings():
+        raise ValueError(
+            f"activity features must be computed as for the days that {home.run} has (their {', '.join(changed)} "
+            "changed with the recipe or with Headwater); refresh with what the run was made with, or start over with "
+            "`headwater run --out` and another folder"
+        )
 
 
 def _make(home: Home, day: PlannedDay, progress: Progress, *, as_new_version: bool) -> DayOutcome:
@@ -73,8 +85,10 @@ def planned(home: Home, as_of: date) -> list[PlannedDay]:
     """Days that a refresh up to a date would make.
 
     Raises:
-        ValueError: The date lies before the newest day, or nothing is refreshed any more.
+        ValueError: The date lies before the newest day, nothing is refreshed any more, or activity is computed
+            otherwise than when the run was made.
     """
+    _check_settings(home)
     records = refreshed_versions(home.catalogue)
     if not records:
         raise ValueError(

@@ -44,6 +44,8 @@ class Consumer:
     def broken(self) -> list[str]:
         """Every way in which the server does not answer as it should; empty when it does."""
         self._follower._look(raising=False)
+        # What its second thread does: what may go live next waits loaded.
+        self._follower._held.load_wanted()
         return list(self._broken())
 
     def _broken(self) -> Iterator[str]:

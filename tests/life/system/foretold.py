@@ -93,6 +93,8 @@ class Foretold:
         tried = copy.deepcopy(self.model)
         for subject in self._subjects(targets):
             kind, _, name = subject.partition(" ")
+            if tried.makers.get(subject) == ("retired", author["who"], author["why"]):
+                continue
             if (tried.versions if kind == "version" else tried.releases)[name].state in ("retired", "pruned"):
                 raise WrongStateError("model")
             (tried.retire_version if kind == "version" else tried.retire_release)(name, **author)
@@ -104,7 +106,9 @@ class Foretold:
         model = self.model
         retired = [release_subject(name) for name, each in model.releases.items() if each.state == "retired"]
         retired += [version_subject(key) for key, each in model.versions.items() if each.state == "retired"]
-        subjects = self._subjects(targets) or retired
+        repeated = ("pruned", author["who"], author["why"])
+        named = self._subjects(targets)
+        subjects = [each for each in named if model.makers.get(each) != repeated] if named else retired
         for subject in subjects:
             if subject not in retired:
                 raise WrongStateError("model")
