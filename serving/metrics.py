@@ -32,9 +32,9 @@ class BulkHistogram(Histogram):
         """Count each value, as `observe` would one by one."""
         if not len(values):
             return
-        places, counts = np.unique(np.searchsorted(self._upper_bounds, values), return_counts=True)
-        for place, count in zip(places.tolist(), counts.tolist(), strict=True):
-            self._buckets[place].inc(count)
+        counts = np.bincount(np.searchsorted(np.array(self._upper_bounds), values))
+        for place in counts.nonzero()[0].tolist():
+            self._buckets[place].inc(int(counts[place]))
         self._sum.inc(float(values.sum()))
 
 

@@ -107,15 +107,17 @@ class Watch:
             metrics.score.labels("pcvr", release).observe_many(np.asarray(served.pcvr))
 
     def _count_rows(self, reads: Iterable[OnlineRead], as_of: datetime) -> None:
+        # Imported here, because a store's module brings Feast along; it is loaded by now.
+        from feature_repo.stores.packed.cells import STATUSES
+
         now_us = (as_of - _EPOCH).total_seconds() * 1e6
         for read in reads:
             for view, codes in read.statuses.items():
-                names = codes.dictionary.to_pylist()
-                counts = np.bincount(np.asarray(codes.indices), minlength=len(names)).tolist()
-                for status, count in zip(names, counts, strict=True):
+                counts = np.bincount(codes.indices.to_numpy(), minlength=len(STATUSES)).tolist()
+                for status, count in zip(STATUSES, counts, strict=True):
                     if count:
                         self._metrics.feature_rows.labels(view, status).inc(count)
-                if counts[names.index(MISSING)] < len(codes):
+                if counts[STATUSES.index(MISSING)] < len(codes):
                     micros = read.event_timestamps[view].drop_null().view(pa.int64())
                     ages = (now_us - np.asarray(micros)) / 1e6
                     self._metrics.feature_age.labels(view).observe_many(ages)

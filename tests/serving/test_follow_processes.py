@@ -113,7 +113,6 @@ def test_two_processes_drop_and_mix_no_answer_while_releases_change(port: int, c
     assert settled(lambda: answers_counted(port) == sum(asked))
     assert settled(lambda: len(answers_logged(changing_run)) == sum(asked))
     assert {row["release"] for row in answers_logged(changing_run)} == set(ANSWERS)
-    assert len({each.responses.stem.rsplit("-", 2)[1] for each in logged_files(changing_run / "request_log")}) == 2
 
 
 def answers_counted(port: int) -> float:
