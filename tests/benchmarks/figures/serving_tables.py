@@ -23,9 +23,9 @@ P99_MS, OWN_SHARE, OVER_FEAST, OVER_FAISS, RECALL = 25.0, 0.2, 10.0, 1.2, 0.99
 """Goals."""
 ROUTES_EXPLANATION = (
     "Each route alone, at a constant rate of arrivals from a process of its own; latency counts from when a request "
-    "was due, and percentiles are of all requests. *Own* is the share of the server's time outside index, store and model. "
-    "*Highest rate* still has a 99th percentile of at most 50 ms, in steps of a quarter. Against `feast serve` and "
-    "faiss: medians of the same read, asked one after the other."
+    "was due, and percentiles are of all requests. *Own* is the share of the server's time outside index, store and "
+    "model. *Highest rate* still has a 99th percentile of at most 50 ms, in steps of a quarter. Against `feast serve` "
+    "and faiss: medians of the same read, asked one after the other."
 )
 ROUTES_HEADER = (
     "route", "corpus", "requests/s", "requests", "failed or degraded", "latency, ms: p50, p90, p99, p99.9, most", "own",
