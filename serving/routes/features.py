@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -112,15 +112,20 @@ def _unavailable(error: StoreDownError) -> RequestError:
     return RequestError(detail, status=503, headers=RETRY_AFTER)
 
 
-def _view_answers(rows: OnlineRead, view: str, names: list[str]) -> Iterator[dict[str, Any]]:
+def _view_answers(rows: OnlineRead, view: str, names: list[str]) -> list[dict[str, Any]]:
     """One view's answer for each key."""
     columns = [_plain(rows.features[feature_reference(view, name)]) for name in names]
-    stamps = _texts_of(rows.event_timestamps[view])
-    for status, stamp, values in zip(rows.status(view), stamps, zip(*columns, strict=True), strict=True):
-        yield {"status": status, "event_timestamp": stamp, "values": dict(zip(names, values, strict=True))}
+    said = rows.statuses[view].dictionary.to_pylist()
+    statuses = [said[code] for code in rows.codes(view).tolist()]
+    return [
+        {"status": status, "event_timestamp": stamp, "values": dict(zip(names, values, strict=True))}
+        for status, stamp, values in zip(
+            statuses, _texts_of(rows.event_timestamps[view]), zip(*columns, strict=True), strict=True
+        )
+    ]
 
 
-def _texts_of(moments: pa.Array) -> list[str | None]:
+def _texts_of(moments: pa.Array) -> list[Any]:
     """ISO texts; most rows of a view share one moment, so each is written once."""
     distinct = moments.dictionary_encode()
     texts = [moment.isoformat().replace("+00:00", "Z") for moment in distinct.dictionary.to_pylist()]
@@ -134,9 +139,23 @@ def _plain(column: pa.ChunkedArray) -> list[Any]:
         whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.array([], column.type)
     if pa.types.is_list(whole.type) and pa.types.is_floating(whole.type.value_type):
         return _number_lists(whole)
-    values: list[Any] = whole.to_pylist()
     if pa.types.is_floating(whole.type):
-        return [None if value is None or not math.isfinite(value) else value for value in values]
+        return _finite_numbers(whole.to_numpy(zero_copy_only=False))
+    if pa.types.is_integer(whole.type) and not whole.null_count:
+        numbers: list[Any] = whole.to_numpy().tolist()
+        return numbers
+    if pa.types.is_timestamp(whole.type) and whole.type.tz is not None:
+        return _texts_of(whole)
+    values: list[Any] = whole.to_pylist()
+    return values
+
+
+def _finite_numbers(numbers: npt.NDArray[Any]) -> list[Any]:
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        numbers = numbers.astype(object)
+        numbers[~finite] = None
+    values: list[Any] = numbers.tolist()
     return values
 
 

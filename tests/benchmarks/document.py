@@ -18,7 +18,7 @@ from tests.benchmarks.feast_client import FEAST_CLIENT
 from tests.benchmarks.figures import tables
 from tests.benchmarks.figures.experiment_tables import experiment_sections
 from tests.benchmarks.figures.results import ResultRow, Results, load
-from tests.benchmarks.figures.serving_tables import PROMOTE, serving_sections
+from tests.benchmarks.figures.serving_tables import PROMOTE, ROUTES, serving_sections
 from tests.benchmarks.figures.store_tables import TITLES, store_sections
 from trainers.report.schema import Report
 
@@ -50,7 +50,7 @@ def benchmarks_text(results: Results) -> str:
             *experiment_sections(results.experiments),
             *_client(results),
             *_stores(results),
-            *serving_sections(results.named(PROMOTE)),
+            *serving_sections(results.named(PROMOTE), [row for name in ROUTES for row in results.named(name)]),
             *_tests(results),
         ]
     )

@@ -23,7 +23,7 @@ from serving.settings import Settings
 from tests.serving.tiny_run import VECTORS
 from trainers.data.event_log import EventLog
 from trainers.data.source_files import hashed_key
-from trainers.life.text_ids import write_text_ids
+from trainers.life.text_ids import ids_as_written, write_text_ids
 
 TEXTS = {pin: f"pin-{pin % 100}" for pin in VECTORS}
 
@@ -92,3 +92,11 @@ def test_release_gets_the_texts_that_its_log_has(tmp_path: Path, files: tuple[st
         (log / name).write_bytes(b"texts")
     assert write_text_ids(EventLog(log), release) == declared
     assert (release / "pin_texts.parquet").exists() == ("keys_pin.parquet" in files)
+
+
+def test_keys_read_as_the_log_wrote_them(tmp_path: Path) -> None:
+    table = pa.table({"user_id": pa.array([5, 9], pa.int64()), "key": ["five", "nine"]})
+    pq.write_table(table, tmp_path / "keys_user.parquet")
+    (tmp_path / "spec.json").write_text("{}")
+    assert ids_as_written(EventLog(tmp_path), "user", [9, 7, 5]) == ["nine", 7, "five"]
+    assert ids_as_written(EventLog(tmp_path), "pin", [9, 7]) == [9, 7]

@@ -20,6 +20,7 @@ from trainers.evaluation.arms import ArmResult, RankerJob, Scored
 from trainers.evaluation.boosted_arms import RANKER as BOOSTED
 from trainers.evaluation.figures import calibration_rows, curves_of, lift_rows
 from trainers.evaluation.slices import slice_rows
+from trainers.life.text_ids import ids_as_written
 from trainers.report.schema import Calibration, Curve, Example, LiftRow, RetrievalRow, SliceRow
 
 if TYPE_CHECKING:
@@ -95,9 +96,8 @@ def _plain(row: Any) -> dict[str, Any]:
 
 def _example(evaluation: Evaluation) -> Example:
     """A user of the last test day, for the commands that the run ends with."""
-    data = evaluation.data
+    data, log = evaluation.data, evaluation.log
     last = int(np.argmax(data.event_micros))
-    pins = [int(pin) for pin in data.pin_ids[-3:]]
-    return Example(
-        user_id=int(data.user_ids[last]), surface=str(data.surfaces[last]), pin_ids=tuple(dict.fromkeys(pins))
-    )
+    pins = list(dict.fromkeys(int(pin) for pin in data.pin_ids[-3:]))
+    (user,) = ids_as_written(log, "user", [int(data.user_ids[last])])
+    return Example(user_id=user, surface=str(data.surfaces[last]), pin_ids=tuple(ids_as_written(log, "pin", pins)))

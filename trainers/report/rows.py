@@ -337,6 +337,7 @@ class ServedRoute(Row):
 class Example(Row):
     """A request that works on this run."""
 
-    user_id: int
+    user_id: int | str
+    """As the dataset writes it: a number, or a text."""
     surface: str
-    pin_ids: tuple[int, ...] = ()
+    pin_ids: tuple[int | str, ...] = ()

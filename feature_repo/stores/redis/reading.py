@@ -20,11 +20,13 @@ from redis.exceptions import RedisError
 from feature_repo.stores.packed.cells import Cells, FixedWidthColumn, Integers
 from feature_repo.stores.packed.encode import PACKED_WIDTHS
 from feature_repo.stores.packed.times import decode_times
-from feature_repo.stores.redis.pipeline import MAX_IN_FLIGHT, Client, bulk, exchange, is_one_server
+from feature_repo.stores.redis.pipeline import Client, bulk, exchange, is_one_server
 from feature_repo.stores.redis.replies import Replies, sent
 
 _FIXED_WIDTH = (*PACKED_WIDTHS, ValueType.FLOAT, ValueType.DOUBLE, ValueType.BOOL, ValueType.UNIX_TIMESTAMP)
 """Types whose values nearly always take the same number of bytes in all rows of a view."""
+_MOST_AT_ONCE = 10_000
+"""Commands of one pipeline that only reads: a thousand entities in ten views."""
 _MANY_KEYS = 16
 """From so many on, matrices of bytes are faster than bytes one by one."""
 
@@ -69,7 +71,7 @@ def read_hashes(client: Client, requests: Sequence[HashRequest]) -> list[Cells]:
     Raises:
         redis.exceptions.RedisError: A server cannot be reached, or answered with an error.
     """
-    if is_one_server(client) and sum(len(request.keys) for request in requests) <= MAX_IN_FLIGHT:
+    if is_one_server(client) and sum(len(request.keys) for request in requests) <= _MOST_AT_ONCE:
         return _from_one_server(client, requests)
     keys = [key + request.suffix for request in requests for key in request.keys]
     replies = exchange(client, keys, [command for request in requests for command in _commands(request)])

@@ -18,14 +18,78 @@ EXPLANATION = (
     "the last request that any process answered from the old one; latency counts from when a request was due. Growth "
     "is that of one process after the fourth change."
 )
+ROUTES = ("recommend", "rank", "features", "retrieve")
+P99_MS, OWN_SHARE, OVER_FEAST, OVER_FAISS, RECALL = 25.0, 0.2, 10.0, 1.2, 0.99
+"""Goals."""
+ROUTES_EXPLANATION = (
+    "Each route alone, at a constant rate of arrivals from a process of its own; latency counts from when a request "
+    "was due, and percentiles are of all requests. *Own* is the share of the server's time outside index, store and "
+    "model. *Highest rate* still has a 99th percentile of at most 50 ms, in steps of a quarter. Against `feast serve` "
+    "and faiss: medians of the same read, asked one after the other."
+)
+ROUTES_HEADER = (
+    "route", "corpus", "requests/s", "requests", "failed or degraded", "latency, ms: p50, p90, p99, p99.9, most", "own",
+    "highest rate", "compared", "goal",
+)  # fmt: skip
 HEADER = (
     "load", "requests", "failed", "mixed", "first, s", "last, s: median, slowest", "latency, ms: p50, p99",
     "growth: MiB, handles", "goal",
 )  # fmt: skip
 
 
-def serving_sections(rows: Sequence[ResultRow]) -> list[str]:
-    """Heading, explanation, table and origin."""
+def serving_sections(rows: Sequence[ResultRow], routes: Sequence[ResultRow] = ()) -> list[str]:
+    """Headings, explanations, tables and origins of what was measured."""
+    return [*(_promote(rows)), *(_routes(routes, heading=not rows))]
+
+
+def _routes(rows: Sequence[ResultRow], *, heading: bool) -> list[str]:
+    if not rows:
+        return []
+    origin = f"`make bench-serving`, commit `{rows[0].commit}`, {rows[0].machine}.\n"
+    top = ["## Serving\n"] if heading else []
+    return [*top, "### Routes\n", f"{ROUTES_EXPLANATION}\n", table(ROUTES_HEADER, map(_route_cells, rows)), origin]
+
+
+def _route_cells(row: ResultRow) -> tuple[str, ...]:
+    params = row.params
+    corpus = f"{params['dataset']}, {params['corpus']:,} Pins × {params['dim']}, {params['store']}"
+    latencies = ", ".join(f"{params[f'{name}_ms']}" for name in ("p50", "p90", "p99", "p99.9", "max"))
+    return (
+        f"`/v1/{row.name}`, {params['candidates']} Pins",
+        corpus,
+        f"{params['rate']:g}",
+        f"{row.n or 0:,}",
+        f"{params['failed'] + params['degraded']}",
+        latencies,
+        f"{100 * float(params['own_share']):.0f} %" if "own_share" in params else "",
+        f"{params['highest_rate']:g}",
+        _compared(row),
+        _route_goal(row),
+    )
+
+
+def _compared(row: ResultRow) -> str:
+    if row.stock is not None and row.ours:
+        return f"feast serve {row.stock} ms, ours {row.ours} ms: {row.stock / row.ours:.1f}×"
+    if row.raw and row.ours is not None:
+        return f"faiss {row.raw} ms, ours {row.ours} ms: {row.ours / row.raw:.2f}×; recall {row.params['recall']}"
+    return ""
+
+
+def _route_goal(row: ResultRow) -> str:
+    if row.name == "recommend":
+        share = float(row.params.get("own_share", 1.0))
+        soon = float(row.params["p99_ms"]) <= P99_MS
+        return f"p99 ≤ {P99_MS:g} ms: {_met(soon)}; own share ≤ 20 %: {_met(share <= OWN_SHARE)}"
+    if row.stock is not None and row.ours:
+        return f"≥ {OVER_FEAST:g}×: {_met(row.stock / row.ours >= OVER_FEAST)}"
+    if row.raw and row.ours is not None:
+        recalled = float(row.params["recall"]) >= RECALL
+        return f"≤ {OVER_FAISS:g}×: {_met(row.ours / row.raw <= OVER_FAISS)}; recall ≥ {RECALL:g}: {_met(recalled)}"
+    return ""
+
+
+def _promote(rows: Sequence[ResultRow]) -> list[str]:
     if not rows:
         return []
     origin = f"`make bench-serving`, commit `{rows[0].commit}`, {rows[0].machine}.\n"

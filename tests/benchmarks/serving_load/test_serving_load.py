@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.document import benchmarks_text
-from tests.benchmarks.figures.results import Results
-from tests.benchmarks.serving import result_row
+from tests.benchmarks.figures.results import ResultRow, Results, write_rows
+from tests.benchmarks.serving import merged_rows, result_row
 from tests.benchmarks.serving_load.client import (
     FAILED,
     MIXED,
@@ -23,6 +23,7 @@ from tests.benchmarks.serving_load.client import (
 )
 from tests.benchmarks.serving_load.made_run import Size
 from tests.benchmarks.serving_load.promote import Change, Found, Load
+from tests.benchmarks.serving_load.rates import AtRate, found_at, highest_rate
 from tests.benchmarks.serving_load.server import Held
 
 STATUSES = {"/whole": "200 OK", "/mixed": "200 OK", "/failed": "429 Too Many Requests"}
@@ -97,3 +98,64 @@ def test_document_shows_what_was_measured_beside_the_goals(found: Found) -> None
     text = benchmarks_text(Results(rows=(row,)))
     assert "| 6 | 0 | 0 | 0.525 | 0.375, 0.5 |" in text
     assert "0 failed, 0 mixed: met; last within 1 s: met" in text
+
+
+def rated(latencies_ms: list[float], failed: int = 0) -> AtRate:
+    """Outcomes of a rate with these latencies."""
+    due = np.arange(len(latencies_ms)) / 10.0
+    outcome = np.array([FAILED] * failed + [0] * (len(latencies_ms) - failed))
+    made = Outcomes(due=due, sent=due, received=due + np.array(latencies_ms) / 1000, outcome=outcome)
+    return found_at(10.0, made, own_share=0.1)
+
+
+def test_percentiles_are_of_every_latency() -> None:
+    found = rated([float(number) for number in range(1, 102)])
+    assert (found.latencies_ms["p50"], found.latencies_ms["p99"], found.latencies_ms["max"]) == (51.0, 100.0, 101.0)
+    assert not found.kept_up
+
+
+@pytest.mark.parametrize(("latency", "failed", "kept"), [(49.0, 0, True), (51.0, 0, False), (1.0, 1, False)])
+def test_rate_is_kept_up_while_nearly_all_answers_come_soon(latency: float, failed: int, kept: bool) -> None:
+    assert rated([latency] * 20, failed).kept_up is kept
+
+
+def test_highest_rate_is_the_last_of_a_rising_series_that_was_kept_up() -> None:
+    asked: list[float] = []
+
+    def at(rate: float) -> AtRate:
+        asked.append(rate)
+        return rated([10.0 if rate < 150 else 90.0] * 20)
+
+    assert highest_rate(at, 100.0) == 125.0
+    assert asked == [100.0, 125.0, 156.25]
+    assert highest_rate(at, 200.0) == 0.0
+
+
+ROW = {
+    "params": {
+        "dataset": "made", "corpus": 1000, "dim": 64, "store": "redis", "candidates": 500, "rate": 100.0, "failed": 0,
+        "degraded": 0, "p50_ms": 8.0, "p90_ms": 12.0, "p99_ms": 20.0, "p99.9_ms": 30.0, "max_ms": 31.0,
+        "own_share": 0.15, "highest_rate": 180.0, "recall": 0.995,
+    },
+    "unit": "ms", "ours": 8.0, "n": 100, "machine": "invented", "commit": "0123",
+}  # fmt: skip
+
+
+def test_document_shows_routes_beside_their_goals() -> None:
+    rows = tuple(
+        ResultRow.model_validate(ROW | {"name": name} | more)
+        for name, more in (("recommend", {}), ("rank", {"stock": 100.0}), ("retrieve", {"raw": 7.0}))
+    )
+    text = benchmarks_text(Results(rows=rows))
+    assert "p99 ≤ 25 ms: met; own share ≤ 20 %: met" in text
+    assert "feast serve 100.0 ms, ours 8.0 ms: 12.5× | ≥ 10×: met" in text
+    assert "1.14×; recall 0.995 | ≤ 1.2×: met; recall ≥ 0.99: met" in text
+
+
+def test_rows_that_were_not_measured_stay(tmp_path: Path) -> None:
+    def row(name: str, dataset: str, ours: float) -> ResultRow:
+        return ResultRow.model_validate(ROW | {"name": name, "ours": ours, "params": {"dataset": dataset}})
+
+    write_rows("serving", [row("rank", "made", 1.0), row("rank", "kuairand", 2.0)], tmp_path)
+    found = merged_rows([row("rank", "made", 3.0)], tmp_path)
+    assert [(each.params["dataset"], each.ours) for each in found] == [("kuairand", 2.0), ("made", 3.0)]
