@@ -87,23 +87,6 @@ def test_train_ranker_stops_at_a_loss_that_is_not_finite() -> None:
         train_ranker(CONFIG, RECIPE, train=bad, validation=rows(8, 1), hidden_vectors=(), seed=1)
 
 
-def test_hide_zeroes_a_group_of_vectors_together_with_their_flags() -> None:
-    torch.manual_seed(0)
-    ones = {name: torch.ones(4000, 3) for name in ("user_vector_0", "user_vector_1", "pin_vector_0", "user_dense")}
-    hidden = training._hide(dict(ones), (("user_vector_0", "user_vector_1"), ("pin_vector_0",)), 0.25)
-    first = hidden["user_vector_0"]
-    assert torch.equal(first, hidden["user_vector_1"])
-    assert not torch.equal(first, hidden["pin_vector_0"])
-    assert torch.equal(first.min(dim=1).values, first.max(dim=1).values)
-    assert 0.7 < float(first.mean()) < 0.8
-    assert torch.equal(hidden["user_dense"], ones["user_dense"])
-
-
-def test_hide_hides_nothing_at_a_share_of_zero() -> None:
-    ones = {"user_vector_0": torch.ones(10, 3)}
-    assert torch.equal(training._hide(ones, (("user_vector_0",),), 0.0)["user_vector_0"], torch.ones(10, 3))
-
-
 def test_predict_gives_every_tasks_logits_in_order() -> None:
     ranker, part = trained(replace(RECIPE, max_epochs=1)), rows(10, 3)
     logits = predict(ranker.model, part)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from trainers.data.examples import Examples, Rows, batches
+from trainers.hidden_vectors import hide_vectors
 from trainers.losses import multi_task_bce
 from trainers.metrics import log_loss
 from trainers.ranking.model import Ranker, RankerConfig
@@ -51,7 +52,7 @@ def train_ranker(
     Args:
         train: Rows to learn from; labels [N, T] in the order of `config.tasks`.
         validation: Later rows to stop by.
-        hidden_vectors: Groups of vector inputs that are hidden together at `recipe.embedding_dropout`.
+        hidden_vectors: Groups of vector inputs, those of an entity in one; see `hide_vectors`.
         seed: Seed of initial weights, row order and dropout.
         stepped: Called after each of the `num_steps` of training.
 
@@ -69,7 +70,8 @@ def train_ranker(
     for _ in range(recipe.max_epochs):
         model.train()
         for batch in batches(np.arange(len(train)), recipe.batch_size, rng):
-            inputs = _hide(train.tensors(batch), hidden_vectors, recipe.embedding_dropout)
+            alone, together = recipe.embedding_dropout, recipe.outage_dropout
+            inputs = hide_vectors(train.tensors(batch), hidden_vectors, alone=alone, together=together)
             _step(model, optimizer, inputs, torch.from_numpy(train.labels[batch]))
             schedule.step()
             stepped()
@@ -113,16 +115,6 @@ def _step(model: Ranker, optimizer: torch.optim.Optimizer, inputs: dict[str, Ten
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-
-
-def _hide(inputs: dict[str, Tensor], groups: tuple[tuple[str, ...], ...], share: float) -> dict[str, Tensor]:
-    """Inputs with each group of vectors zeroed, flags included, in a random share of the rows."""
-    if share == 0.0:
-        return inputs
-    for group in groups:
-        kept = (torch.rand(len(inputs[group[0]]), 1) >= share).float()
-        inputs |= {name: inputs[name] * kept for name in group}
-    return inputs
 
 
 @torch.inference_mode()

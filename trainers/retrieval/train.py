@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trainers.data.examples import Examples, batches
 from trainers.frequency import CountMinConfig, CountMinSketch
+from trainers.hidden_vectors import hide_vectors
 from trainers.losses import ContrastiveConfig, ContrastiveLoss
 from trainers.retrieval.model import TwoTower, TwoTowerConfig
 from trainers.retrieval.recipes import RetrievalRecipe
@@ -50,7 +51,7 @@ def train_two_tower(
 
     Args:
         pairs: Positives; Pins of the batch are each other's negatives, corrected for how often they occur.
-        hidden_vectors: Groups of vector inputs that are hidden together at `recipe.embedding_dropout`.
+        hidden_vectors: Groups of vector inputs, those of an entity in one; see `hide_vectors`.
 
     Raises:
         ValueError: There are fewer than two pairs.
@@ -72,7 +73,8 @@ def train_two_tower(
     for _ in range(recipe.epochs):
         model.train()
         for batch in batches(np.arange(len(pairs.user_ids)), recipe.batch_size, rng):
-            inputs = _with_hidden(pairs.examples.tensors(batch), hidden_vectors, recipe.embedding_dropout)
+            alone, together = recipe.embedding_dropout, recipe.outage_dropout
+            inputs = hide_vectors(pairs.examples.tensors(batch), hidden_vectors, alone=alone, together=together)
             _step(model, loss_of, optimizer, pairs, batch, inputs, log_q[batch])
             schedule.step()
         yield model.eval()
@@ -93,14 +95,6 @@ def _optimizer(model: TwoTower, recipe: RetrievalRecipe) -> torch.optim.Optimize
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-
-
-def _with_hidden(inputs: dict[str, Tensor], groups: tuple[tuple[str, ...], ...], share: float) -> dict[str, Tensor]:
-    """The inputs with each group of vectors absent from a share of the rows."""
-    for group in groups:
-        kept = (torch.rand(len(inputs[group[0]]), 1) >= share).float()
-        inputs |= {name: inputs[name] * kept for name in group}
-    return inputs
 
 
 def _step(
