@@ -185,8 +185,9 @@ def _moment_micros(value: Any) -> int:
 def age_expression(view: FeatureView, now: int, *, stands: bool) -> str:
     """Rows that may be used: not outside max age and, unless time stands still, not from the future."""
     parts = [] if stands else [f"{EVENT_FIELD} <= {now}"]
-    if view.ttl:
-        parts.append(f"{EVENT_FIELD} >= {now - int(view.ttl.total_seconds() * 1_000_000)}")
+    ttl = getattr(view, "ttl", None)
+    if ttl:
+        parts.append(f"{EVENT_FIELD} >= {now - int(ttl.total_seconds() * 1_000_000)}")
     return " and ".join(parts)
 
 

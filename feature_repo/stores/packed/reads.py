@@ -90,7 +90,8 @@ class PackedReads(AwaitedInThreads):
 
     def _codes(self, config: RepoConfig, view: FeatureView, cells: Cells) -> Codes:
         now, stands = self.clock.now(config.online_store.clock, view.name)
-        return status_codes(cells.event_micros, view.ttl, now, stands=stands)
+        # An on-demand view that is written to the store has none.
+        return status_codes(cells.event_micros, getattr(view, "ttl", None), now, stands=stands)
 
     def _read_features_per_fv(
         self,

@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pytest
-from feast import FeatureStore
+from feast import FeatureStore, Field, OnDemandFeatureView
+from feast.types import Float64
 
 from feature_repo.contract import MISSING, OUTSIDE_MAX_AGE, PRESENT
 from feature_repo.stores.online.errors import PackedWriteError
@@ -337,3 +338,22 @@ class OnlineStoreContract:
             online.store.get_online_features([f"{V1}:clicks"], {"pin_id": [1, wrong]})
         with pytest.raises(ValueError, match=r"join keys .'surface'. of feature view by_pair must not be null"):
             online.store.get_online_features(["by_pair:clicks"], [{"pin_id": 1, "surface": None}])
+
+    def test_on_demand_view_that_is_stored_is_read(self, online: OnlineUnderTest) -> None:
+        """Feast writes and reads it as any other; it has no TTL."""
+        view = OnDemandFeatureView(
+            name="doubled",
+            entities=[online.store.get_entity("pin")],
+            sources=[online.store.get_feature_view(V1)],
+            schema=[Field(name="double", dtype=Float64)],
+            udf=lambda inputs: inputs.assign(double=2.0 * inputs["rate"]),
+            udf_string="double",
+            mode="pandas",
+            write_to_online_store=True,
+        )
+        online.store.apply([view])
+        ids = new_ids(2)
+        rows = embedding_rows(V1, ids[:1], value=3, created=NOON).to_pandas()
+        online.store.write_to_online_store("doubled", rows)
+        answer = online.store.get_online_features(["doubled:double"], {"pin_id": ids.tolist()}).to_dict()
+        assert answer["double"] == [3.0, None]
