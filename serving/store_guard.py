@@ -22,6 +22,8 @@ Reason = Literal["deadline", "store_timeout", "store_unavailable"]
 
 PAUSE_S = 0.2
 """For which a store that failed is not asked; then one read tries it."""
+LONGEST_TRY_S = 1.0
+"""After which another read tries, though the one before has not ended."""
 PATIENCE_S = 0.05
 """A store that had less time than this is not to blame for a timeout."""
 MOST_ABANDONED = 32
@@ -76,8 +78,8 @@ class StoreGuard:
             now = time.monotonic()
             if self._failed is not None and now < self._next_try:
                 raise StoreDownError(failed.reason, str(failed))
-            # Nobody else tries while this read does.
-            self._next_try = now + max(PAUSE_S, seconds_left() or 0.0)
+            # Nobody else tries while this read does, unless its caller has patience for more than others should need.
+            self._next_try = now + max(PAUSE_S, min(seconds_left() or 0.0, LONGEST_TRY_S))
 
     def _down(self, error: Exception, allowed: float | None) -> StoreDownError:
         slow = isinstance(error, TimeoutError) or type(error).__name__ == "OnlineStoreTimeoutError"

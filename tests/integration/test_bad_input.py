@@ -273,6 +273,7 @@ def test_own_data_with_nothing_but_clicks_on_few_pins_runs(tmp_path: Path) -> No
 
 def assert_served(run: Path) -> None:
     example = json.loads((run / "report.json").read_text())["example"]
+    assert isinstance(example["user_id"], str)
     with TestClient(create_app(Settings(run=run))) as client:
         answer = client.post("/v1/recommend", json={"user_id": example["user_id"], "surface": "web", "k": 50}).json()
     assert (answer["k_available"], len(answer["ranked"]), answer["embeddings"]) == (12, 12, ["ctr_v1"])

