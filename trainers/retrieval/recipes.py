@@ -23,8 +23,8 @@ class BaselineRecipe:
     """Similarities of item-kNN."""
     knn_neighbours: int = 100
     """Similar Pins that item-kNN keeps of each."""
-    prior_weights: tuple[float, ...] = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
-    """Weights of the log popularity in the score; smaller than a two-tower's, since these scores are no logits."""
+    prior_weights: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    """Weights of the log popularity in the score; these scores are no logits, so the right size is not known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +68,7 @@ def default() -> RetrievalRecipe:
 
 def compared(recipe: RetrievalRecipe) -> RetrievalRecipe:
     """The same model beside collaborative filtering, with as many priors to choose from."""
-    return replace(recipe, baselines=BaselineRecipe(), prior_weights=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25))
+    return replace(recipe, baselines=BaselineRecipe(), prior_weights=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5))
 
 
 def tiny(recipe: RetrievalRecipe) -> RetrievalRecipe:
