@@ -167,16 +167,10 @@ def push_file(
             if number >= journal.chunk:
                 # A chunk that a kill cut short is written again, as it was at its moment.
                 noted = journal.event_timestamp if number == journal.chunk else None
+                moment, starting = event_timestamp or noted, None if dry_run else partial(journal.note, number)
+                content = rows.entity, chunk.ids, chunk.attributes
                 done.append(
-                    pusher.push(
-                        rows.entity,
-                        chunk.ids,
-                        chunk.attributes,
-                        keys=keys,
-                        event_timestamp=event_timestamp or noted,
-                        starting=None if dry_run else partial(journal.note, number),
-                        dry_run=dry_run,
-                    )
+                    pusher.push(*content, keys=keys, event_timestamp=moment, starting=starting, dry_run=dry_run)
                 )
             stage.advance(len(chunk.ids))
     return _summed(done) | {"rows": total, "seconds": round(time.perf_counter() - started, 4)}
