@@ -139,7 +139,7 @@ def test_released_index_ranks_as_the_evaluation_does(written: Written, small_rep
         }
     )
     frame = point_in_time_frame(small_repo.store, rows, "retrieval__ctr_v1__cvr_v1")
-    found = [written.loaded.retriever.retrieve(frame.slice(i, 1), 30, ()) for i in range(3)]
+    found = [written.loaded.retriever.retrieve(frame.slice(i, 1), 30, ()).pin_ids for i in range(3)]
 
     arm, job = parts.retrieval, parts.retrieval_job
     users = renamed_vectors(job.data.user, arm.user, small_repo.reader.examples("user", keys, until))
