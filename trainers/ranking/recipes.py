@@ -26,7 +26,7 @@ class RankingRecipe:
     """Dropout before the experts."""
     embedding_dropout: float = 0.05
     """Share of training rows whose user, or Pin, vectors are hidden, so that missing ones are nothing new."""
-    outage_dropout: float = 0.05
+    outage_dropout: float = 0.0
     """Share of training rows that lose all vectors at once, as all rows do when a store lacks them."""
     sequence_buckets: int = 1 << 14
     """Buckets of the hashed Pin ids in the user's sequence."""

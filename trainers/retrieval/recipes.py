@@ -43,7 +43,7 @@ class RetrievalRecipe:
     """Temperature of the sampled softmax."""
     embedding_dropout: float = 0.05
     """Share of training rows whose user, or Pin, vectors are hidden."""
-    outage_dropout: float = 0.05
+    outage_dropout: float = 0.0
     """Share of training rows that lose all vectors at once."""
     prior_weights: tuple[float, ...] = (0.0, 0.5, 1.0)
     """Weights of the log popularity in the score that are tried on the validation days."""
