@@ -30,13 +30,14 @@ def resampled(evaluators: Sequence[Sequence[Evaluator]], groups: Array, num_samp
 
     Args:
         evaluators: For each metric of each ranker, one evaluator a seed.
+        num_samples: R; 0 where nothing is compared.
         groups: The unit that is resampled, normally the user of each row [N].
 
     Raises:
-        ValueError: There is less than one resample.
+        ValueError: Less than no resamples are asked for.
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1 (got {num_samples})")
+    if num_samples < 0:
+        raise ValueError(f"num_samples must not be negative (got {num_samples})")
     ones = np.ones(len(groups))
     draws = [np.empty((num_samples, len(each))) for each in evaluators]
     for i, weights in enumerate(resamples(groups, num_samples, seed)):

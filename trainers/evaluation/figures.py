@@ -68,10 +68,12 @@ def lift_rows(job: RankerJob, results: Sequence[Scored], task: str, ranker: str,
     ]
     found = iter(resampled(evaluators, test.users, samples, job.seeds[0]))
     by_arm = [{name: next(found) for name in metrics} for _ in results]
-    rows = [_row(job, test, result, each, task, ranker) for result, each in zip(results, by_arm, strict=True)]
-    lifts = _lifts if _can_be_judged(test) else _bare_lifts
-    changes = [lifts(by_arm[0], each, result, job.seeds[0]) for result, each in zip(results, by_arm, strict=True)]
-    return [rows[0], *(row.model_copy(update=each) for row, each in zip(rows[1:], changes[1:], strict=True))]
+    first, *others = [
+        (_row(job, test, result, each, task, ranker), each) for result, each in zip(results, by_arm, strict=True)
+    ]
+    lifts = _lifts if others and _can_be_judged(test) else _bare_lifts
+    changed = [row.model_copy(update=lifts(by_arm[0], each, row.inputs, job.seeds[0])) for row, each in others]
+    return [first[0], *changed]
 
 
 def _can_be_judged(test: TestRows) -> bool:
@@ -117,17 +119,15 @@ def _row(
 
 
 def _bare_lifts(
-    base: Mapping[str, Resampled], found: Mapping[str, Resampled], result: Scored, seed: int
+    base: Mapping[str, Resampled], found: Mapping[str, Resampled], inputs: str, seed: int
 ) -> dict[str, object]:
     """Lift of each metric without an interval."""
-    del result, seed
+    del inputs, seed
     means = {name: (float(base[name].values.mean()), float(each.values.mean())) for name, each in found.items()}
     return {f"{name}_lift_pct": 100.0 * (other / own - 1.0) for name, (own, other) in means.items() if own > 0.0}
 
 
-def _lifts(
-    base: Mapping[str, Resampled], found: Mapping[str, Resampled], result: Scored, seed: int
-) -> dict[str, object]:
+def _lifts(base: Mapping[str, Resampled], found: Mapping[str, Resampled], inputs: str, seed: int) -> dict[str, object]:
     """Lift of each metric with its interval over users, that of ROC-AUC over users and seeds too."""
     changed: dict[str, object] = {}
     for name, each in found.items():
@@ -136,7 +136,7 @@ def _lifts(
             changed |= {f"{name}_lift_pct": lift.lift, f"{name}_lift_ci95": (lift.low, lift.high)}
             with_seeds = lift_over_users_and_seeds(base[name], each, seed) if name == "roc_auc" else None
         except ValueError as error:
-            logger.warning("no_lift inputs=%s metric=%s reason=%r", result.arm.inputs, name, str(error))
+            logger.warning("no_lift inputs=%s metric=%s reason=%r", inputs, name, str(error))
             continue
         if with_seeds is not None:
             changed["roc_auc_lift_seeds_ci95"] = (with_seeds.low, with_seeds.high)
