@@ -50,7 +50,8 @@ class Materialize:
 def _emptied(setup: Setup, variant: str, folder: Path) -> tuple[FeatureStore, dict[str, Any]]:
     name, dim = str(setup.params["store"]), int(setup.params["dim"])
     if setup.redis_port:
-        redis.Redis(port=setup.redis_port).flushall()
+        # Without the word a server frees in the background, that is during the repetition.
+        redis.Redis(port=setup.redis_port).execute_command("FLUSHALL", "SYNC")
     settings = online_settings(name, variant, folder, dim, setup.redis_port)
     store = open_repo(folder, variant, [pin_vectors(setup.data / PINS, dim)], online=settings)
     return store, settings
