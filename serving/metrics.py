@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 
 from serving.monitoring.request import RequestRecord
 from serving.monitoring.shared_metrics import GaugeMode, SharedMetrics
@@ -21,6 +21,9 @@ AGES_S = tuple(3600.0 * hours for hours in (0.25, 1, 3, 6, 12, 24, 36, 48, 72, 1
 PROBABILITIES = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 DIFFERENCES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+# Importing Feast has prometheus_client keep values in files that all registries of a process share by name.
+values.ValueClass = values.MutexValue
+
 OWN_STAGE = "server"
 """What is left of a request's time: neither store, nor index, nor model."""
 

@@ -49,6 +49,6 @@ def test_one_seed_has_no_interval_over_seeds() -> None:
     assert lift_over_users_and_seeds(constant(0.5), constant(0.6), seed=0) is None
 
 
-def test_resampled_refuses_no_resamples() -> None:
-    with pytest.raises(ValueError, match=r"num_samples must be at least 1 \(got 0\)"):
-        resampled([], USERS, 0, seed=0)
+def test_resampled_refuses_less_than_no_resamples() -> None:
+    with pytest.raises(ValueError, match=r"num_samples must not be negative \(got -1\)"):
+        resampled([], USERS, -1, seed=0)

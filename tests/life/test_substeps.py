@@ -7,6 +7,7 @@ import os
 import shutil
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -60,11 +61,12 @@ def test_release_folder_that_a_killed_process_left_goes_with_the_next_release_a_
 
 def test_backfill_goes_on_with_the_days_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     days = [datetime(2024, 1, number, tzinfo=UTC) for number in (2, 3, 4)]
-    nothing, out = cast(Any, None), tmp_path / "backfill"
+    home, record = cast(Any, SimpleNamespace(folder=lambda _: tmp_path)), cast(Any, SimpleNamespace(key="ctr_v1"))
+    out = tmp_path / backfill.FOLDER
 
     def asked(missing: list[datetime], last: int) -> list[datetime]:
         monkeypatch.setattr(backfill, "missing_days", lambda *_: missing)
-        return backfill.days_to_make(nothing, nothing, date(2024, 1, 2), date(2024, 1, last), out)
+        return backfill.days_to_make(home, record, date(2024, 1, 2), date(2024, 1, last))
 
     assert asked(days, 4) == days
     (out / "checkpoint.safetensors").write_bytes(b"of the 4th")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 from datetime import date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from feature_repo.contract import write_atomically
@@ -48,7 +47,7 @@ def backfill(home: Home, key: str, first: date, last: date, progress: Progress) 
         home.remove_partials()
         record = home.catalogue.version(key)
         out = home.folder(key) / FOLDER
-        cutoffs = days_to_make(home, record, first, last, out)
+        cutoffs = days_to_make(home, record, first, last)
         if not cutoffs:
             return {"days": 0}
         walk_days(home, record, cutoffs, out, progress)
@@ -61,13 +60,14 @@ def backfill(home: Home, key: str, first: date, last: date, progress: Progress) 
     return figures
 
 
-def days_to_make(home: Home, record: VersionRecord, first: date, last: date, out: Path) -> list[datetime]:
+def days_to_make(home: Home, record: VersionRecord, first: date, last: date) -> list[datetime]:
     """The planned days; what a backfill of another period left is removed.
 
     That one's walk may have gone past days that are wanted now.
     """
     days, begun = planned_days(home, record, first, last)
     if not begun:
+        out = home.folder(record.key) / FOLDER
         shutil.rmtree(out, ignore_errors=True)
         if days:
             cutoffs = [each.isoformat() for each in days]
