@@ -16,16 +16,17 @@ from tests.feature_repo.push.pushed_repo import build, pusher_of
 
 
 @pytest.fixture(scope="session")
-def sqlite_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on SQLite that every test may push into."""
+def untouched_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on SQLite that nobody pushes into."""
     return build(tmp_path_factory.mktemp("pushed") / "run", "embedded", "pushed")
 
 
 @pytest.fixture(scope="session", params=["sqlite", "redis"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A run on each store."""
+    """A run on each store that every test may push into."""
     if request.param == "sqlite":
-        yield request.getfixturevalue("sqlite_run")
+        copied = tmp_path_factory.mktemp("pushed") / "run"
+        yield Path(shutil.copytree(request.getfixturevalue("untouched_run"), copied))
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REDIS_CONNECTION", request.getfixturevalue("redis_address"))
@@ -45,6 +46,6 @@ def store(run: Path) -> FeatureStore:
 
 
 @pytest.fixture
-def changing_run(sqlite_run: Path, tmp_path: Path) -> Path:
+def changing_run(untouched_run: Path, tmp_path: Path) -> Path:
     """A copy of the run on SQLite that a test may change."""
-    return Path(shutil.copytree(sqlite_run, tmp_path / "run"))
+    return Path(shutil.copytree(untouched_run, tmp_path / "run"))

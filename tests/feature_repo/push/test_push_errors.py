@@ -18,8 +18,8 @@ from tests.feature_repo.push.pushed_repo import AUTHOR, CUTOFF, NOW, at, pusher_
 
 
 @pytest.fixture(scope="module")
-def refusing(sqlite_run: Path) -> Pusher:
-    return pusher_of(sqlite_run)
+def refusing(untouched_run: Path) -> Pusher:
+    return pusher_of(untouched_run)
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def test_push_of_a_wrong_row_is_refused(
         refusing.push(entity, ids, attributes, clock=at)
 
 
-def test_entity_of_which_nothing_is_known_is_refused(refusing: Pusher, sqlite_run: Path) -> None:
+def test_entity_of_which_nothing_is_known_is_refused(refusing: Pusher, untouched_run: Path) -> None:
     with pytest.raises(NoInputsError, match=r"neither for user_id 700\); give its attributes"):
         refusing.push("user", [700], {700: {"score": None}}, clock=at)
-    assert rows_of(sqlite_run, "user_embedding_ctr_v1", 700).empty
+    assert rows_of(untouched_run, "user_embedding_ctr_v1", 700).empty
 
 
 @pytest.mark.parametrize("moment", [NOW + timedelta(seconds=1), NOW.replace(tzinfo=None)])
