@@ -221,6 +221,9 @@ class Follower:
         change = catalogue.newest_change()
         if change != self._foreseen:
             in_use, wanted = self._in_use(), foreseen(catalogue, self._settings.hold)
+            if catalogue.pointers().revision != self._revision:
+                # Promoted a moment ago: what must be swapped in next would not be held any more.
+                return
             waiting = [each for each in wanted if not any(loaded.is_of(each) for loaded in in_use)]
             self._held.want(waiting, self._before)
             self._foreseen, self._before = change, ()

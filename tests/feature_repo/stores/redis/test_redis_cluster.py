@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +133,20 @@ def test_slots_that_have_moved_are_found_by_clients_that_knew_the_old_layout(clu
             cluster.nodes[source].execute_command("MIGRATE", HOST, port, held, 0, 5000)
         for node in (target, source, *({0, 1, 2} - {target, source})):
             _set_slot(cluster.nodes[node], slot, "NODE", names[target])
+    # Until its nodes agree, a cluster sends a client to and fro.
+    deadline = time.monotonic() + 60
+    while any(len({_owner(node, slot) for node in cluster.nodes}) > 1 for slot in slots):
+        assert time.monotonic() < deadline, "nodes must agree on who holds a slot"
+        time.sleep(0.05)
     assert (online.reader.read_matrix(V1, ids, now=NOON)[0] == 1).all()
     assert write(online.store, V1, embedding_rows(V1, ids, value=2, at=NOON + HOUR)) == 60
     assert online.clicks(V1, ids, NOON + HOUR) == [2] * 60
+
+
+def _owner(node: redis.Redis, slot: int) -> Any:
+    """Address of the node that a node takes for the slot's."""
+    ranges = node.execute_command("CLUSTER SLOTS")
+    return next(found["primary"] for (first, last), found in ranges.items() if first <= slot <= last)
 
 
 def _set_slot(node: redis.Redis, slot: int, *state: str) -> None:
