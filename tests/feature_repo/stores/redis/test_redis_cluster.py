@@ -143,10 +143,10 @@ def test_slots_that_have_moved_are_found_by_clients_that_knew_the_old_layout(clu
     assert online.clicks(V1, ids, NOON + HOUR) == [2] * 60
 
 
-def _owner(node: redis.Redis, slot: int) -> Any:
-    """Address of the node that a node takes for the slot's."""
-    ranges = node.execute_command("CLUSTER SLOTS")
-    return next(found["primary"] for (first, last), found in ranges.items() if first <= slot <= last)
+def _owner(node: redis.Redis, slot: int) -> int:
+    """Port of the node that a node takes for the slot's."""
+    ranges = node.execute_command("CLUSTER", "SLOTS")
+    return next(int(primary[1]) for first, last, primary, *_ in ranges if first <= slot <= last)
 
 
 def _set_slot(node: redis.Redis, slot: int, *state: str) -> None:
