@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from feature_repo.contract import MISSING, PRESENT, feature_reference, join_key
+from feature_repo.contract import MISSING, PRESENT, feature_reference
 from feature_repo.encoding import Array
 from feature_repo.release.agreement import title_column
 from serving.clock import Clock
@@ -244,12 +244,6 @@ def without(pin_ids: Sequence[int] | Keys, exclude: Collection[int]) -> Keys:
         return unique
     kept: Keys = unique[~np.isin(unique, np.fromiter(exclude, np.int64, len(exclude)))]
     return kept
-
-
-def pin_column(rows: pa.Table) -> Keys:
-    """Pin ids of rows of features."""
-    found: Keys = rows[join_key("pin")].to_numpy()
-    return found
 
 
 def _counts(codes: npt.NDArray[np.int8]) -> dict[str, int]:

@@ -13,18 +13,13 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from trainers.metrics import (
-    MIN_GROUPS,
-    Array,
-    Metric,
     bootstrap_mean,
     ece,
     ece_by_chance,
     gauc,
-    gauc_evaluator,
     log_loss,
     ndcg_at_k,
     normalised_entropy,
-    paired_bootstrap,
     paired_bootstrap_means,
     pr_auc,
     pr_auc_evaluator,
@@ -190,92 +185,6 @@ def test_retrieval_metrics_refuse_impossible_rankings(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         recall_at_k(np.array(ranked), relevant, k)
-
-
-def scored(num_users: int = 200, rows_a_user: int = 5) -> tuple[np.ndarray, ...]:
-    """Labels, a noisy score, a clearly better one, users."""
-    random = np.random.default_rng(0)
-    users = np.repeat(np.arange(num_users), rows_a_user)
-    labels = random.integers(0, 2, len(users))
-    noise = random.normal(size=len(users))
-    return labels, labels + 2 * noise, labels + noise, users
-
-
-METRICS: list[str | Metric] = ["roc_auc", "pr_auc", "log_loss"]
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_paired_bootstrap_of_equal_scores_is_exactly_zero(metric: str | Metric) -> None:
-    labels, scores, _, users = scored()
-    assert paired_bootstrap(labels, scores, scores, users, metric, num_samples=50) == (0.0, 0.0, 0.0)
-
-
-def test_paired_bootstrap_interval_holds_the_lift_and_excludes_zero_when_it_is_clear() -> None:
-    labels, worse, better, users = scored()
-    lift, low, high = paired_bootstrap(labels, worse, better, users, num_samples=200)
-    assert lift == pytest.approx(100 * (roc_auc(labels, better) / roc_auc(labels, worse) - 1))
-    assert 0 < low < lift < high
-
-
-def test_paired_bootstrap_works_on_gauc() -> None:
-    labels, worse, better, users = scored()
-    lift, low, _ = paired_bootstrap(labels, worse, better, users, gauc_evaluator(users), num_samples=200)
-    assert lift == pytest.approx(100 * (gauc(labels, better, users) / gauc(labels, worse, users) - 1))
-    assert low > 0
-
-
-def test_paired_bootstrap_gains_no_certainty_from_repeated_rows_of_a_user() -> None:
-    labels, worse, better, users = scored(50, 2)
-    once = paired_bootstrap(labels, worse, better, users, num_samples=100)
-    ten_times = paired_bootstrap(
-        np.tile(labels, 10), np.tile(worse, 10), np.tile(better, 10), np.tile(users, 10), num_samples=100
-    )
-    assert ten_times == pytest.approx(once)
-
-
-def test_paired_bootstrap_repeats_with_its_seed() -> None:
-    labels, worse, better, users = scored(50)
-    first, again, other = (
-        paired_bootstrap(labels, worse, better, users, num_samples=50, seed=seed) for seed in (1, 1, 2)
-    )
-    assert first == again
-    assert first.low != other.low
-
-
-@pytest.mark.parametrize(
-    ("metric", "num_samples", "message"),
-    [
-        ("auc", 10, r"metric must be one of .* \(got 'auc'\)"),
-        ("roc_auc", 0, r"num_samples must be at least 1 \(got 0\)"),
-    ],
-)
-def test_paired_bootstrap_refuses_unknown_metrics_and_no_samples(metric: str, num_samples: int, message: str) -> None:
-    labels, scores, _, users = scored(5)
-    with pytest.raises(ValueError, match=message):
-        paired_bootstrap(labels, scores, scores, users, metric, num_samples)
-
-
-def test_paired_bootstrap_refuses_to_judge_by_a_few_users() -> None:
-    users = np.repeat(np.arange(40), 2)
-    scores = np.linspace(1.0, 0.0, len(users))
-    labels = (users < MIN_GROUPS).astype(int)
-    assert paired_bootstrap(labels, scores, scores, users, num_samples=5) == (0.0, 0.0, 0.0)
-    labels[users == 0] = 0
-    with pytest.raises(ValueError, match=r"at least 10 users with positives .* \(got 9 and 31\)"):
-        paired_bootstrap(labels, scores, scores, users, num_samples=5)
-    with pytest.raises(ValueError, match=r"\(got 31 and 9\)"):
-        paired_bootstrap(1 - labels, scores, scores, users, num_samples=5)
-
-
-def test_paired_bootstrap_refuses_a_metric_that_most_resamples_leave_undefined() -> None:
-    labels, scores, _, users = scored(20)
-
-    def undefined(labels: Array, scores: Array) -> Callable[[Array], float]:
-        del labels, scores
-        return lambda weights: float("nan") if (weights != 1).any() else 0.5
-
-    with pytest.raises(ValueError, match=r"defined on most resamples \(got 0 of 5\)"):
-        paired_bootstrap(labels, scores, scores, users, undefined, num_samples=5)
 
 
 def test_bootstrap_of_means_is_paired() -> None:

@@ -265,42 +265,6 @@ MIN_GROUPS = 10
 """Users with positives, and with negatives, below which resampling them says nothing of others."""
 
 
-def paired_bootstrap(
-    labels: Array,
-    scores_a: Array,
-    scores_b: Array,
-    groups: Array,
-    metric: str | Metric = "roc_auc",
-    num_samples: int = 1000,
-    seed: int = 0,
-) -> Lift:
-    """Lift of b over a on the same rows, with an interval over users.
-
-    Both are judged on the same resampled users, so what users have in common cancels out. Rows of a user stay together:
-    drawing rows would make the interval too narrow.
-
-    Args:
-        groups: The unit that is resampled, normally the user of each row.
-        metric: A name in `METRICS`, or any metric.
-
-    Raises:
-        ValueError: Unknown metric name, fewer than one sample, a value of 0 for a, or too few groups with positives or
-            with negatives (`MIN_GROUPS`): an interval over them would say that one user's luck is certain.
-    """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1 (got {num_samples})")
-    if isinstance(metric, str) and metric not in METRICS:
-        raise ValueError(f"metric must be one of {sorted(METRICS)} or a metric (got {metric!r})")
-    check_groups(labels, groups)
-    build = METRICS[metric] if isinstance(metric, str) else metric
-    value_a, value_b = build(labels, scores_a), build(labels, scores_b)
-    ones = _ones(labels)
-    draws = np.empty((num_samples, 2))
-    for i, weights in enumerate(resamples(groups, num_samples, seed)):
-        draws[i] = value_a(weights), value_b(weights)
-    return lift_of(value_a(ones), value_b(ones), draws)
-
-
 def check_groups(labels: Array, groups: Array) -> None:
     """Raise `ValueError` where too few groups have positives, or negatives, for an interval over them."""
     positives, negatives = (len(np.unique(groups[labels == value])) for value in (1, 0))

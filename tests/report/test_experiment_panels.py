@@ -64,3 +64,13 @@ def test_study_of_another_kind_is_a_table(rows: tuple[dict[str, Any], ...]) -> N
     found = panel("half_life", rows)
     assert (found.title, found.question, found.plots) == ("Half life", "", [])
     assert [table.rows for table in found.tables] == [[["0.5000", "0.2500"]] for _ in rows]
+
+
+def test_change_without_an_interval_stands_alone() -> None:
+    """Few users have either label there: the change is shown, and nothing is said of how certain it is."""
+    rows = [
+        {key: value for key, value in row.items() if key != "change_to_fresh_ci95"} for row in EXPERIMENTS["staleness"]
+    ]
+    found = panel("staleness", rows)
+    assert found.tables[0].rows[1][-1] == "-0.44%"
+    assert "CTR ranker" in texts(found.plots[0].svg)

@@ -184,7 +184,11 @@ def roc_auc_lift(
     Args:
         base: Scores [S, N] without embeddings.
         scores: Scores [S, N] of the same seeds with them.
+
+    Raises:
+        ValueError: Too few users have positives, or negatives, for an interval over them.
     """
+    check_groups(labels, users)
     evaluators = [[roc_auc_evaluator(labels, each) for each in side] for side in (base, scores)]
     return lift_over_users(*resampled(evaluators, users, samples, seed))
 

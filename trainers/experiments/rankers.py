@@ -135,6 +135,10 @@ class Judge:
         with suppress(ValueError):
             row["gauc"] = float(np.mean([gauc(labels, each[kept], days) for each in scores]))
         for name, other in against.items():
-            lift = roc_auc_lift(labels, other[:, kept], scores[:, kept], users, self._samples, self._seed)
-            row |= {f"{name}_pct": lift.lift, f"{name}_ci95": (lift.low, lift.high)}
+            beside = float(np.mean([roc_auc(labels, each[kept]) for each in other]))
+            row[f"{name}_pct"] = 100.0 * (row["roc_auc"] / beside - 1.0)
+            # Where few users have either label the change stands without an interval.
+            with suppress(ValueError):
+                lift = roc_auc_lift(labels, other[:, kept], scores[:, kept], users, self._samples, self._seed)
+                row[f"{name}_ci95"] = (lift.low, lift.high)
         return row

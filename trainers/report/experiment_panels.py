@@ -74,7 +74,9 @@ def _curve(heading: str, rows: Sequence[Row], axis: str, *, name: str) -> Plot:
     for model, each in _by(rows, "model").items():
         aged = [row for row in each if row.get("age_days") is not None]
         series[model] = [(row["age_days"], row.get("change_to_fresh_pct", 0.0)) for row in aged]
-        bands[model] = [row.get("change_to_fresh_ci95", (0.0, 0.0)) for row in aged]
+        bands[model] = [
+            row.get("change_to_fresh_ci95", (at, at)) for row, (_, at) in zip(aged, series[model], strict=True)
+        ]
         rest = [row for row in each if row.get("age_days") is None and "change_to_fresh_pct" in row]
         levels |= {f"{model}, {row['vectors']}": row["change_to_fresh_pct"] for row in rest}
     return Plot(title=heading, svg=Markup(change_by_age(series, bands, levels, axis=axis, name=name)))
@@ -91,7 +93,7 @@ def _estimates(rows: Sequence[Row], change: str, label: str) -> list[Estimate]:
         Estimate(
             label=str(row[label]).replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"),
             value=row[f"{change}_pct"],
-            interval=tuple(row[f"{change}_ci95"]),
+            interval=row.get(f"{change}_ci95"),
             text=typeset(signed_pct(row[f"{change}_pct"])),
         )
         for row in rows

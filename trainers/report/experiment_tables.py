@@ -90,4 +90,5 @@ def _cell(key: str, value: Any) -> str:
 def _change(row: Row, name: str) -> str:
     if row.get(f"{name}_pct") is None:
         return ""
-    return f"{signed_pct(row[f'{name}_pct'])} [{interval_pct(row[f'{name}_ci95'])}]"
+    change, interval = signed_pct(row[f"{name}_pct"]), row.get(f"{name}_ci95")
+    return f"{change} [{interval_pct(interval)}]" if interval else change
