@@ -115,7 +115,7 @@ def _stores(results: Results) -> Iterator[str]:
             "Ours, Feast's own parts and the bare clients do the same work in turns, each in a process of its own. "
             "Figures are medians, or quantiles of all calls; spread is the largest repetition less the smallest. Peaks "
             "are of the whole process, in which `import feast` takes about 400 MiB. A way that takes too much memory "
-            "or time is stopped; its column says at what.\n"
+            "or time is stopped, and one that fails at a size is not tried again; its column says at what or why.\n"
         )
         yield from store_sections(rows)
 

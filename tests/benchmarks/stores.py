@@ -1,8 +1,8 @@
 """Our stores against Feast's own and against the raw clients: `make bench-stores`.
 
 Every way to do the same work has a process of its own, and they take turns. A row is written as soon as its case is
-done; run again, the benchmark goes on after the last repetition. A way that goes over a limit is stopped, and the row
-says so.
+done; run again, the benchmark goes on after the last repetition. A way of others that goes over a limit, or fails at
+this size, is not tried again, and the row says why.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class Measured:
 
     repetitions: list[Repetition] = field(default_factory=list)
     stopped: str | None = None
-    """Over which limit it went; it is not tried again."""
+    """Why it did not get to the end; it is not tried again."""
 
 
 class Journal:
@@ -58,7 +58,7 @@ class Journal:
         self._save()
 
     def stop(self, variant: str, reason: str) -> None:
-        """Keep that a way went over a limit."""
+        """Keep why a way did not get to the end."""
         self.measured[variant].stopped = reason
         self._save()
 

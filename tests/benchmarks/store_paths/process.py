@@ -32,7 +32,7 @@ class Limits:
 
 
 class StoppedError(RuntimeError):
-    """A way went over a limit; the text says which."""
+    """A way did not get to the end: it went over a limit, or failed at this size; the text says which and why."""
 
 
 class Worker:
@@ -70,13 +70,16 @@ class Worker:
         """One repetition.
 
         Raises:
-            StoppedError: It went over a limit, and the process is gone.
-            RuntimeError: It failed.
+            StoppedError: It went over a limit or failed, and the process is gone.
+            RuntimeError: The process ended without a word.
         """
         assert self._process.stdin is not None
         self._process.stdin.write(f"{number}\n")
         self._process.stdin.flush()
-        return Repetition(**self._reply())
+        reply = self._reply()
+        if "failed" in reply:
+            self._stop(f"fails: {reply['failed']}")
+        return Repetition(**reply)
 
     def _reply(self) -> dict[str, Any]:
         deadline = time.monotonic() + self._limits.seconds

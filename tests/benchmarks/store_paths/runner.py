@@ -35,7 +35,7 @@ def run_case(case: Case, journal: Journal, run: Run) -> bool:
     """Do what is left to do; returns whether that was all of it.
 
     Raises:
-        RuntimeError: A way failed, or ways gave different answers.
+        RuntimeError: Our way or what all share failed, or ways gave different answers.
     """
     if journal.is_done(run.repeats):
         return True
@@ -76,7 +76,7 @@ class _Ways:
             self._open("fill").close()
 
     def repeat(self, variant: str, number: int) -> None:
-        """One repetition of a way; one that goes over a limit is not tried again."""
+        """One repetition of a way; one that does not get to the end is not tried again."""
         try:
             if variant not in self._workers:
                 self._workers[variant] = self._open(variant)

@@ -15,7 +15,7 @@ from tests.benchmarks.store_paths.plan import NAMES, OURS, RAW, STOCK, Case, cas
 from tests.benchmarks.store_paths.process import Limits, StoppedError, Worker
 from tests.benchmarks.store_paths.runner import Run, run_case
 from tests.benchmarks.store_paths.summary import identities, result_rows
-from tests.benchmarks.store_paths.worker import Repetition, Setup
+from tests.benchmarks.store_paths.worker import Repetition, Setup, _reason
 from tests.benchmarks.stores import Figures, chosen
 from tests.feature_repo.stores.servers import running
 
@@ -89,6 +89,22 @@ def test_way_is_stopped_over_a_limit(tmp_path: Path, limits: Limits, reason: str
     setup = Setup(folder=tmp_path / "way", data=tmp_path, params={}, redis_port=0)
     with pytest.raises(StoppedError, match=reason):
         Worker("materialize", STOCK, setup, limits)
+
+
+def test_way_that_fails_says_why(tmp_path: Path) -> None:
+    setup = Setup(folder=tmp_path / "way", data=tmp_path / "none", params={"store": "sqlite", "dim": 4}, redis_port=0)
+    with Worker("materialize", STOCK, setup, LIMITS) as way, pytest.raises(StoppedError, match=r"^fails: .*none"):
+        way.repeat(0)
+
+
+def test_error_of_many_lines_gives_its_details_in_one() -> None:
+    class RemoteError(Exception):
+        def details(self) -> str:
+            return "SERVER: Received message\n larger than max"
+
+    assert _reason(RemoteError("<RPC that ended with:\n status")) == "SERVER: Received message larger than max"
+    assert _reason(ValueError("two\nlines")) == "two lines"
+    assert _reason(ValueError()) == "ValueError"
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,13 +66,26 @@ def main(path: str, variant: str, setup: str, replies: str) -> None:
         _reply(out, {})
         for line in sys.stdin:
             _forget_peak()
-            _reply(out, {**asdict(way.repeat(int(line))), "peak_mb": _peak_mb()})
+            try:
+                repetition = way.repeat(int(line))
+            except Exception as error:
+                traceback.print_exc()
+                _reply(out, {"failed": _reason(error)})
+                return
+            _reply(out, {**asdict(repetition), "peak_mb": _peak_mb()})
             _release()
 
 
 def _reply(out: Any, message: dict[str, Any]) -> None:
     out.write(json.dumps(message) + "\n")
     out.flush()
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line; gRPC puts that into the middle of many."""
+    details = getattr(error, "details", None)
+    text = str(details() if callable(details) else error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _release() -> None:
