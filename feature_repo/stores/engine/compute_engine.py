@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from feast import BatchFeatureView, Entity, FeatureView
 from feast.infra.common.materialization_job import MaterializationJob, MaterializationJobStatus, MaterializationTask
 from feast.infra.common.retrieval_task import HistoricalRetrievalTask
@@ -107,6 +108,8 @@ class ArrowComputeEngine(ComputeEngine):  # type: ignore[misc]
             # Feast raises it, and records no interval.
             return LocalMaterializationJob(job_id, MaterializationJobStatus.ERROR, error)
         finally:
+            # Arrow keeps the memory of past chunks; a long-lived process must not hold it between views.
+            pa.default_memory_pool().release_unused()
             # Feast writes the whole registry next: what others recorded meanwhile must be in it.
             registry.refresh(task.project)
         return LocalMaterializationJob(job_id, MaterializationJobStatus.SUCCEEDED)
