@@ -32,15 +32,16 @@ def ratio(row: ResultRow, column: str) -> float | None:
 
 
 def goals_of(row: ResultRow) -> list[Goal]:
-    """Goals of a row; none for sizes that have none."""
-    return [goal for matches, goals in _GOALS if matches(row) for goal in goals]
+    """Goals of a row; none for sizes that have none. What stock could not do, it is not compared in."""
+    found = [goal for matches, goals in _GOALS if matches(row) for goal in goals]
+    if not isinstance(row.params.get("stock"), str):
+        return found
+    return [_stock_does_not_finish() if "stock" in goal.text else goal for goal in found]
 
 
 def _times_stock(factor: float) -> Goal:
     def met(row: ResultRow, rows: Rows) -> bool | None:
         del rows
-        if isinstance(row.params.get("stock"), str) and row.ours:
-            return True
         found = ratio(row, "stock")
         return None if found is None else found >= factor
 

@@ -69,6 +69,12 @@ def test_long_history_counts_when_stock_was_stopped() -> None:
     assert verdicts(finished) == {"finishes where stock does not": False, "≤ 2 GB": False}
 
 
+def test_stock_that_fails_at_a_size_is_not_compared_with() -> None:
+    failed = row("materialize", {"store": "milvus", "stock": "fails: message larger than max"}, ours=3.0, raw=2.0)
+    assert verdicts(failed) == {"finishes where stock does not": True}
+    assert verdicts(row("materialize", {"store": "milvus"}, ours=3.0, stock=6.0)) == {"≥ 3× stock": False}
+
+
 def test_tail_is_compared_with_the_median_of_the_same_read() -> None:
     params = {"store": "redis", "pins": 1000, "columns": "vector", "repeats": 5}
     tail = row("read_matrix", params | {"quantile": "p99"}, ours=11.0)
