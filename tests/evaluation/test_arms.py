@@ -92,6 +92,8 @@ def test_arm_brings_embeddings_to_unit_variance_and_leaves_vectors_of_attributes
     config = ranker_config(job, arm, *arm_specs(job, arm))
     assert config.user.fields.vector_scales == (CTR.dim**0.5,)
     assert config.pin.fields.vector_scales == (1.0, CTR.dim**0.5)
+    as_they_are = replace(job, recipe=replace(job.recipe, unit_variance=False))
+    assert ranker_config(as_they_are, arm, *arm_specs(job, arm)).user.fields.vector_scales == (1.0,)
 
 
 def test_every_arm_has_the_same_sizes_but_for_its_vectors(job: RankerJob) -> None:

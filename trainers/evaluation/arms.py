@@ -174,9 +174,10 @@ def ranker_config(job: RankerJob, arm: Arm, user: InputSpec, pin: InputSpec) -> 
     sizes, dim = job.recipe, job.recipe.token_dim
     pairs = [version for version in arm.versions if arm.entities == ENTITIES]
     embeddings = [vector_column(entity, version) for version in arm.versions for entity in arm.entities]
+    scaled = embeddings if sizes.unit_variance else []
     return RankerConfig(
-        user=side_config(user, field_dim=dim, num_labels=job.num_labels, sequence_layers=1, unit_vectors=embeddings),
-        pin=side_config(pin, field_dim=dim, num_labels=job.num_labels, unit_vectors=embeddings),
+        user=side_config(user, field_dim=dim, num_labels=job.num_labels, sequence_layers=1, unit_vectors=scaled),
+        pin=side_config(pin, field_dim=dim, num_labels=job.num_labels, unit_vectors=scaled),
         context=field_config(job.data.context, field_dim=dim),
         tasks=job.tasks,
         vector_pairs=tuple((vector_input(user, version), vector_input(pin, version)) for version in pairs),
