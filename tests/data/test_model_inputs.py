@@ -43,6 +43,12 @@ def test_field_config_without_sequences_keeps_every_multi_valued_input() -> None
     assert field_config(spec, field_dim=8).multi_sizes == (2,)
 
 
+def test_field_config_brings_unit_vectors_alone_to_unit_variance() -> None:
+    assert field_config(USER, field_dim=8, unit_vectors=("v",)).vector_scales == (2.0,)
+    assert field_config(USER, field_dim=8, unit_vectors=("other",)).vector_scales == (1.0,)
+    assert side_config(USER, field_dim=8, num_labels=2, unit_vectors=("v",)).fields.vector_scales == (2.0,)
+
+
 def test_dense_tokens_are_between_one_and_four() -> None:
     sizes = [field_config(InputSpec(side="pin", dense=dense(n)), field_dim=8).dense_tokens for n in (1, 8, 24, 200)]
     assert sizes == [1, 1, 3, 4]

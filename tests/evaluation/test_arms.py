@@ -87,14 +87,23 @@ def test_arm_reads_its_vectors_pairs_those_of_one_space_and_hides_them_by_entity
     assert hidden_vectors(arm, *specs) == hidden
 
 
+def test_arm_brings_embeddings_to_unit_variance_and_leaves_vectors_of_attributes_alone(job: RankerJob) -> None:
+    (arm,) = [arm for arm in arms(CTR, CVR) if arm.inputs == "both"]
+    config = ranker_config(job, arm, *arm_specs(job, arm))
+    assert config.user.fields.vector_scales == (CTR.dim**0.5,)
+    assert config.pin.fields.vector_scales == (1.0, CTR.dim**0.5)
+    as_they_are = replace(job, recipe=replace(job.recipe, unit_variance=False))
+    assert ranker_config(as_they_are, arm, *arm_specs(job, arm)).user.fields.vector_scales == (1.0,)
+
+
 def test_every_arm_has_the_same_sizes_but_for_its_vectors(job: RankerJob) -> None:
     configs = [ranker_config(job, arm, *arm_specs(job, arm)) for arm in arms(CTR, CVR)]
     plain = [
         replace(
             config,
             vector_pairs=(),
-            user=replace(config.user, fields=replace(config.user.fields, vector_dims=())),
-            pin=replace(config.pin, fields=replace(config.pin.fields, vector_dims=())),
+            user=replace(config.user, fields=replace(config.user.fields, vector_dims=(), vector_scales=())),
+            pin=replace(config.pin, fields=replace(config.pin.fields, vector_dims=(), vector_scales=())),
         )
         for config in configs
     ]

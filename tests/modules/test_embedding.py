@@ -110,6 +110,17 @@ def test_field_embedding_orders_tokens_by_kind() -> None:
     assert embedding(inputs).flatten().tolist() == [1.0, 2.0, 3.0, 4.0]
 
 
+def test_vectors_are_scaled_and_their_flags_are_not() -> None:
+    config = FieldEmbeddingConfig(side="a", field_dim=1, vector_dims=(2, 1), vector_scales=(3.0, 1.0))
+    embedding = FieldEmbedding(config)
+    with torch.no_grad():
+        for linear in embedding.vectors:
+            linear.weight.fill_(1.0)
+            linear.bias.zero_()
+    inputs = {"a_vector_0": torch.tensor([[0.5, -1.0, 1.0]]), "a_vector_1": torch.tensor([[0.5, 1.0]])}
+    assert embedding(inputs).flatten().tolist() == [3.0 * (0.5 - 1.0) + 1.0, 0.5 + 1.0]
+
+
 def test_dense_outliers_are_cut() -> None:
     embedding = FieldEmbedding(FieldEmbeddingConfig(side="a", field_dim=2, num_dense=1, dense_clip=3.0))
     far, farther = torch.tensor([[3.0, 0.0]]), torch.tensor([[1e30, 0.0]])
@@ -204,6 +215,7 @@ def test_sequence_embedding_refuses_inputs_that_do_not_fit_its_config(declared: 
         ({"num_dense": -1}, "num_dense must be at least 0"),
         ({"categorical_sizes": (2, 0)}, "categorical_sizes must all be at least 1"),
         ({"vector_dims": (0,)}, "vector_dims must all be at least 1"),
+        ({"vector_scales": (1.0, 1.0)}, r"vector_scales must be one for each vector or none \(got 2 for 1 vectors\)"),
         ({"id_dropout": 1.0}, r"id_dropout must be in \[0, 1\)"),
         ({"dense_clip": 0.0}, "dense_clip must be positive"),
         (

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from feature_repo.encoding import InputSpec
 from trainers.modules.embedding import FieldEmbeddingConfig
 from trainers.modules.side import SequenceInputs, SideConfig
 
 
 def field_config(
-    spec: InputSpec, *, field_dim: int, id_dropout: float = 0.0, sparse_ids: bool = False
+    spec: InputSpec,
+    *,
+    field_dim: int,
+    id_dropout: float = 0.0,
+    sparse_ids: bool = False,
+    unit_vectors: Sequence[str] = (),
 ) -> FieldEmbeddingConfig:
-    """Sizes of everything but sequences; id lists and their surfaces are left to the sequences."""
+    """Sizes of everything but sequences; id lists and their surfaces are left to the sequences.
+
+    Args:
+        unit_vectors: Columns with vectors of unit length, which the model brings to unit variance.
+    """
     surfaces = _surface_index(spec)
     return FieldEmbeddingConfig(
         side=spec.side,
@@ -21,6 +32,7 @@ def field_config(
         multi_sizes=tuple(0 if i == surfaces else item.size for i, item in enumerate(spec.multi_valued)),
         id_buckets=tuple(0 if item.length else item.buckets for item in spec.ids),
         vector_dims=tuple(item.dim for item in spec.vectors),
+        vector_scales=tuple(item.dim**0.5 if item.column in unit_vectors else 1.0 for item in spec.vectors),
         id_dropout=id_dropout,
         sparse_ids=sparse_ids,
     )
@@ -35,15 +47,19 @@ def side_config(
     sparse_ids: bool = False,
     normalise_dense: bool = False,
     sequence_layers: int = 0,
+    unit_vectors: Sequence[str] = (),
 ) -> SideConfig:
     """Sizes of one side.
 
     Args:
         num_labels: Bits of the action bitmask, one for each label known with the impression.
+        unit_vectors: Columns with vectors of unit length, which the model brings to unit variance.
     """
     lists = [i for i, item in enumerate(spec.ids) if item.length]
     return SideConfig(
-        fields=field_config(spec, field_dim=field_dim, id_dropout=id_dropout, sparse_ids=sparse_ids),
+        fields=field_config(
+            spec, field_dim=field_dim, id_dropout=id_dropout, sparse_ids=sparse_ids, unit_vectors=unit_vectors
+        ),
         sequences=tuple(_sequence(spec, i, num_labels) for i in lists),
         normalise_dense=normalise_dense,
         sequence_layers=sequence_layers,

@@ -16,7 +16,7 @@ from feature_repo.contract import ENTITIES, EmbeddingVersion
 from feature_repo.encoding import InputSpec
 from trainers.data.dataset import DatasetSpec
 from trainers.data.model_inputs import field_config, side_config
-from trainers.data.ranking_data import RankingData, Split, renamed_vectors, vector_input, with_versions
+from trainers.data.ranking_data import RankingData, Split, renamed_vectors, vector_column, vector_input, with_versions
 from trainers.progress import SILENT, Progress
 from trainers.ranking.model import Ranker, RankerConfig
 from trainers.ranking.recipes import RankingRecipe
@@ -173,9 +173,11 @@ def ranker_config(job: RankerJob, arm: Arm, user: InputSpec, pin: InputSpec) -> 
     """Sizes of the arm's ranker."""
     sizes, dim = job.recipe, job.recipe.token_dim
     pairs = [version for version in arm.versions if arm.entities == ENTITIES]
+    embeddings = [vector_column(entity, version) for version in arm.versions for entity in arm.entities]
+    scaled = embeddings if sizes.unit_variance else []
     return RankerConfig(
-        user=side_config(user, field_dim=dim, num_labels=job.num_labels, sequence_layers=1),
-        pin=side_config(pin, field_dim=dim, num_labels=job.num_labels),
+        user=side_config(user, field_dim=dim, num_labels=job.num_labels, sequence_layers=1, unit_vectors=scaled),
+        pin=side_config(pin, field_dim=dim, num_labels=job.num_labels, unit_vectors=scaled),
         context=field_config(job.data.context, field_dim=dim),
         tasks=job.tasks,
         vector_pairs=tuple((vector_input(user, version), vector_input(pin, version)) for version in pairs),

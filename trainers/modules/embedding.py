@@ -47,6 +47,8 @@ class FieldEmbeddingConfig:
     """Give id tables row-wise gradients; `MixedAdam` knows what to do with them."""
     vector_dims: tuple[int, ...] = ()
     """Width V of each vector; the input is V + 1 wide (values, then whether it was present)."""
+    vector_scales: tuple[float, ...] = ()
+    """Factor on each vector's values, which brings them to the size of other inputs; empty for 1 throughout."""
     id_dropout: float = 0.0
     """Share of training rows whose ids are all replaced by bucket 0, so that content carries a new entity."""
 
@@ -59,6 +61,11 @@ class FieldEmbeddingConfig:
             )
         if not 0.0 <= self.id_dropout < 1.0:
             raise ValueError(f"id_dropout must be in [0, 1) (got {self.id_dropout})")
+        if self.vector_scales and len(self.vector_scales) != len(self.vector_dims):
+            raise ValueError(
+                f"vector_scales must be one for each vector or none (got {len(self.vector_scales)} for "
+                f"{len(self.vector_dims)} vectors)"
+            )
         if self.dense_clip <= 0.0:
             raise ValueError(f"dense_clip must be positive (got {self.dense_clip})")
         self._check_sizes()
@@ -117,8 +124,14 @@ class FieldEmbedding(nn.Module):
             tokens.append(self.categorical(inputs[f"{side}_categorical"] + self.categorical_offsets))
         tokens += [masked_mean(table, inputs[f"{side}_multi_{i}"])[:, None] for i, table in self.multi.items()]
         tokens += self._ids(inputs)
-        tokens += [linear(inputs[f"{side}_vector_{i}"])[:, None] for i, linear in enumerate(self.vectors)]
+        tokens += [linear(self._vector(i, inputs))[:, None] for i, linear in enumerate(self.vectors)]
         return torch.cat(tokens, dim=1)
+
+    def _vector(self, index: int, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Scaled values and the flag of a vector [B, V + 1]."""
+        vector = inputs[f"{self.config.side}_vector_{index}"]
+        scale = self.config.vector_scales[index] if self.config.vector_scales else 1.0
+        return vector if scale == 1.0 else torch.cat([scale * vector[:, :-1], vector[:, -1:]], dim=1)
 
     def _dense(self, linear: nn.Module, dense: Float[Tensor, "B M"]) -> Float[Tensor, "B X D"]:
         clipped = dense.clamp(-self.config.dense_clip, self.config.dense_clip)

@@ -24,6 +24,8 @@ class RankingRecipe:
     """Experts of the MMoE."""
     dropout: float = 0.1
     """Dropout before the experts."""
+    unit_variance: bool = True
+    """Whether embeddings, whose length is 1, are brought to the size of other inputs before a layer reads them."""
     embedding_dropout: float = 0.05
     """Share of training rows whose user, or Pin, vectors are hidden, so that missing ones are nothing new."""
     outage_dropout: float = 0.0
