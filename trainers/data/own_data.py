@@ -13,9 +13,11 @@ from trainers.data.attribution import attributed, attributed_columns, is_attribu
 from trainers.data.columns import CONVERSIONS, IMPRESSIONS, PINS, USERS, table_columns
 from trainers.data.connection import connect, literal
 from trainers.data.dataset import DatasetSpec, SpecError, Strict, load_yaml
+from trainers.data.delimited import complaint
 from trainers.data.ingest import Progress
 from trainers.data.raw_days import EVENT_TABLES, stage_events
-from trainers.data.source_files import KeyType, SourceReader, SourceTable, complaint, hashed_key
+from trainers.data.source_files import KeyType, SourceReader, SourceTable, hashed_key
+from trainers.data.source_places import write_columns
 
 
 class Keys(Strict):
@@ -118,6 +120,8 @@ class OwnDataAdapter:
             SpecError: The YAML names a file or a column that is not there.
         """
         tables = self._declared.tables.named()
+        readers = [reader for table in tables for reader in self._readers(table)]
+        write_columns(staging, {file: names for each in readers for file, names in each.mapped_columns().items()})
         with connect(temp=staging / "spill") as connection:
             for done, table in enumerate(tables):
                 progress(f"reading {table}", done / len(tables))
@@ -141,7 +145,7 @@ class OwnDataAdapter:
             stage_events(connection, query, staging, table, since)
         except duckdb.Error as error:
             raise SpecError(
-                f"{self._yaml}: tables.{table} must be readable as declared (got: {complaint(error)}); correct the file"
+                f"{self._yaml}: tables.{table} must be readable as declared (got: {complaint(error)})"
             ) from error
 
     def _query(self, connection: duckdb.DuckDBPyConnection, table: str, reader: SourceReader) -> str:
