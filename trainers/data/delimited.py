@@ -11,13 +11,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Literal, TextIO, cast
 
 import duckdb
 
 from trainers.data.connection import literal
 
-DELIMITERS = (",", ";", "\t", "|")
+Delimiter = Literal[",", ";", "\t", "|"]
+DELIMITERS: tuple[Delimiter, ...] = (",", ";", "\t", "|")
 FILE, ROW = "headwater_file", "headwater_row"
 """Columns that say where a row stands; the header of a CSV file is row 1, the first row of a parquet file too."""
 
@@ -43,7 +44,7 @@ def header(path: Path, delimiter: str) -> tuple[str, ...]:
             first = next(csv.reader(file, delimiter=delimiter), [])
     except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
         raise FileError(
-            f"{path.name}, row 1: the header must be readable text (got: {error}); save the file as UTF-8"
+            f"{path.name} must be text in UTF-8, beginning with a header (got: {error}); save the file as UTF-8"
         ) from error
     names = tuple(name.strip() or f"column{place}" for place, name in enumerate(first))
     if not names:
@@ -60,7 +61,7 @@ def header(path: Path, delimiter: str) -> tuple[str, ...]:
     return names
 
 
-def guessed(line: str) -> str | None:
+def guessed(line: str) -> Delimiter | None:
     """The delimiter that a header line seems to have; none where it has none."""
     counts = {each: line.count(each) for each in DELIMITERS}
     best = max(DELIMITERS, key=lambda each: counts[each])
@@ -90,11 +91,12 @@ def rows(path: Path, names: Sequence[str], delimiter: str, shown: str) -> str:
         shown: What the file is called in `FILE`.
     """
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
-    # One thread keeps the rows in their order, which row numbers rely on.
+    # The window keeps the rows in their order. With `parallel = false` DuckDB leaves out, without a word, whatever
+    # follows a quote that is never closed.
     return (
         f"SELECT *, {literal(shown)} AS {FILE}, row_number() OVER () + 1 AS {ROW} FROM read_csv({literal(path)}, "
         f"auto_detect = false, header = true, delim = {literal(delimiter)}, quote = '\"', escape = '\"', "
-        f"columns = {{{columns}}}, parallel = false)"
+        f"columns = {{{columns}}})"
     )
 
 

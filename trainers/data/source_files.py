@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from trainers.data.columns import NAIVE_TYPES, ZONED_TEXT, Column
 from trainers.data.connection import literal, moment, quote
 from trainers.data.dataset import Moment, SpecError, Strict
-from trainers.data.delimited import FILE, ROW, FileError, complaint, header, rows
+from trainers.data.delimited import FILE, ROW, Delimiter, FileError, complaint, header, rows
 from trainers.data.source_places import SOURCE_FILE, SOURCE_ROW
 
 READERS = {".parquet": "parquet", ".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
@@ -74,7 +74,7 @@ class SourceTable(Strict):
 
     files: tuple[str, ...] | str
     """File names or globs, relative to the YAML: `.parquet`, `.csv`, `.tsv`, the last two also with `.gz`."""
-    delimiter: Literal[",", ";", "\t", "|"] | None = None
+    delimiter: Delimiter | None = None
     """What separates the columns of texts; a comma in `.csv` and a tab in `.tsv` files unless said."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Column of the event log -> column of the files; a column that is not named here keeps its name."""
@@ -89,6 +89,8 @@ class SourceTable(Strict):
     timestamp: Timestamp = Timestamp()
     holds_from: Moment | None = None
     """For users and Pins whose rows have no time: the moment from which all of them hold."""
+    covers_all: bool = True
+    """For users and Pins: false where impressions name some that the table lacks, which then have no attributes."""
 
 
 class SourceReader:
