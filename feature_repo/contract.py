@@ -64,6 +64,11 @@ def embedding_view(entity: str, model: str, version: int) -> str:
     return f"{entity}_embedding_{model}_v{version}"
 
 
+def snapshot_folder(view: str) -> str:
+    """Folder of a view's snapshots in a feature repo, one parquet file per daily cut-off inside."""
+    return f"data/offline/{view}"
+
+
 def feature_reference(view: str, name: str) -> str:
     """Column that Feast returns for a feature with `full_feature_names=True`."""
     return f"{view}__{name}"

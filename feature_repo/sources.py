@@ -5,14 +5,7 @@ from __future__ import annotations
 from feast import FileSource, PushSource
 from feast.data_format import ParquetFormat
 
-from feature_repo.contract import CREATED_TIMESTAMP, EVENT_TIMESTAMP
-
-OFFLINE_FOLDER = "data/offline"
-
-
-def snapshot_folder(view: str) -> str:
-    """Folder of a view's snapshots, one parquet file per daily cut-off inside."""
-    return f"{OFFLINE_FOLDER}/{view}"
+from feature_repo.contract import CREATED_TIMESTAMP, EVENT_TIMESTAMP, snapshot_folder
 
 
 def snapshot_source(view: str) -> FileSource:

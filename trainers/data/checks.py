@@ -25,6 +25,7 @@ from trainers.data.columns import (
 from trainers.data.connection import literal, moment, quote
 from trainers.data.dataset import DatasetSpec
 from trainers.data.ingest_report import EXPECTED, OF_NONE, OUTSIDE_LOG, TableReport
+from trainers.data.source_places import SOURCE_FILE, SOURCE_ROW, read_columns
 
 _SHOWN_REASONS, _SHOWN_CHARACTERS = 3, 80
 
@@ -89,33 +90,67 @@ class Checker:
         return self._count(table, tuple(sorted(set(types) - {column.name for column in declared})))
 
     def write_quarantine(self, table: str, path: Path) -> None:
-        """The bad rows of a checked table as strings, with the row number in the staged file and the reason."""
+        """The bad rows of a checked table as strings, with the reason, and the file and row where each stands."""
         path.parent.mkdir(parents=True, exist_ok=True)
         values = ", ".join(f"s.{quote(name)}::VARCHAR AS {quote(name)}" for name in self._staged_types(table))
+        place = (
+            f"s.{SOURCE_FILE} AS file, s.{SOURCE_ROW} AS row" if self._says_where(table) else "s.file_row_number AS row"
+        )
         self._connection.execute(
-            f"COPY (SELECT s.file_row_number AS row, {values}, c.reason FROM {self._staged(table)} AS s "
-            f"JOIN (FROM checked_{table} WHERE reason IS NOT NULL) AS c ON s.file_row_number = c.row ORDER BY 1) "
+            f"COPY (SELECT {place}, {values}, c.reason FROM {self._staged(table)} AS s "
+            f"JOIN (FROM checked_{table} WHERE reason IS NOT NULL) AS c ON s.file_row_number = c.row ORDER BY c.row) "
             f"TO {literal(path)} (FORMAT parquet)"
         )
 
-    def example(self, table: str, reason: str) -> str | None:
-        """The value that sent the first row with a reason to quarantine, as text; none where it is null."""
+    def example(self, table: str, reason: str) -> str:
+        """` such as '…' (file, row, column)` of the first row with a reason; empty where its value is null."""
         names = list(self._staged_types(table))
         # A reason names the column it is about; the others are about the impression that a row refers to.
         found = sorted((name for name in names if name in reason.split()), key=len)
         column = found[-1] if found else "impression_id"
         if column not in names:
-            return None
-        rows = self._connection.execute(
-            f"SELECT s.{quote(column)}::VARCHAR FROM {self._staged(table)} AS s JOIN checked_{table} AS c "
-            f"ON s.file_row_number = c.row WHERE c.reason = {literal(reason)} ORDER BY c.row LIMIT 1"
-        ).fetchall()
-        return rows[0][0] if rows else None
+            return ""
+        first = f"(FROM checked_{table} WHERE reason = {literal(reason)} ORDER BY row LIMIT 1) AS c"
+        return self._shown(table, column, f"JOIN {first} ON s.file_row_number = c.row")
+
+    def _shown(self, table: str, column: str, chosen: str) -> str:
+        """The value of a staged column in the first of the chosen rows, and where it comes from."""
+        where = f"s.{SOURCE_FILE}, s.{SOURCE_ROW}" if self._says_where(table) else "NULL, NULL"
+        row = self._connection.execute(
+            f"SELECT s.{quote(column)}::VARCHAR, {where} FROM {self._staged(table)} AS s {chosen} "
+            "ORDER BY s.file_row_number LIMIT 1"
+        ).fetchone()
+        if row is None:
+            return ""
+        value, file, number = row
+        value = self._text_of(column, value)
+        such_as = f" such as {value[:_SHOWN_CHARACTERS]!r}" if value else ""
+        if file is None:
+            return such_as
+        source = read_columns(self._staging).get(file, {}).get(column, column)
+        return f"{such_as} ({file}, row {number}, column {source})"
+
+    def _text_of(self, column: str, value: str | None) -> str | None:
+        """The text behind the number of an entity key, where keys are texts."""
+        keys = self._staging / f"keys_{column.removesuffix('_id')}.parquet"
+        if value is None or column not in ("user_id", "pin_id") or not keys.exists():
+            return value
+        found = self._connection.execute(
+            f"SELECT key FROM {literal(keys)} WHERE {column} = TRY_CAST({literal(value)} AS BIGINT)"
+        ).fetchone()
+        return str(found[0]) if found else value
 
     def _staged(self, table: str) -> str:
         return f"read_parquet({literal(self._staging / f'{table}.parquet')}, file_row_number = true)"
 
     def _staged_types(self, table: str) -> dict[str, str]:
+        return {name: kind for name, kind in self._all_types(table).items() if name not in (SOURCE_FILE, SOURCE_ROW)}
+
+    def _says_where(self, table: str) -> bool:
+        """Whether staged rows say which row of which file they come from."""
+        return SOURCE_FILE in self._all_types(table)
+
+    def _all_types(self, table: str) -> dict[str, str]:
         described = self._connection.execute(f"DESCRIBE SELECT * EXCLUDE file_row_number FROM {self._staged(table)}")
         return {row[0]: row[1] for row in described.fetchall()}
 
@@ -125,13 +160,13 @@ class Checker:
         if not doubtful:
             return
         counts = ", ".join(
-            f"count(*) FILTER (WHERE {column.present(types[column.name])}), count({column.cast(types[column.name])}), "
-            f"any_value(s.{quote(column.name)}::VARCHAR)"
+            f"count(*) FILTER (WHERE {column.present(types[column.name])}), count({column.cast(types[column.name])})"
             for column in doubtful
         )
         row = self._connection.execute(f"SELECT {counts} FROM {self._staged(table)} AS s").fetchall()[0]
-        for column, present, readable, example in zip(doubtful, row[::3], row[1::3], row[2::3], strict=True):
+        for column, present, readable in zip(doubtful, row[::2], row[1::2], strict=True):
             if present and not readable:
+                example = self._shown(table, column.name, f"WHERE {column.present(types[column.name])}")
                 raise EventLogError(_unreadable(table, column, types[column.name], example))
 
     def _fill(self, table: str, columns: list[Column], types: dict[str, str]) -> None:
@@ -236,16 +271,16 @@ def _check_schema(table: str, column: Column, types: dict[str, str]) -> None:
 def _unreadable(table: str, column: Column, staged_type: str, example: str) -> str:
     if column.kind == "time":
         return (
-            f"{table}.{column.name} must hold timestamps that say their time zone (got {example!r} and no readable one "
-            "in any row); write ISO timestamps with an offset, or declare `format` and `timezone` in the dataset's YAML"
+            f"{table}.{column.name} must hold timestamps that say their time zone (got none in any row but texts"
+            f"{example}); write ISO timestamps with an offset, or declare `format` and `timezone` in the dataset's YAML"
         )
     remedy = "declare another type"
     if column.kind in ("key", "keys"):
         entity = column.name.partition("_")[0]
         remedy = f"say in the dataset's YAML that its `keys` are texts: `keys: {{{entity}: string}}`"
     return (
-        f"{table}.{column.name} must hold {column.sql_type} values (got {staged_type} such as {example!r} in every "
-        f"row); map the right column, or {remedy}"
+        f"{table}.{column.name} must hold {column.sql_type} values (got {staged_type} in every row{example}); "
+        f"map the right column, or {remedy}"
     )
 
 
@@ -258,7 +293,7 @@ def check_share(table: str, report: TableReport, limit: float, quarantine: Path,
     if report.faulty_share <= limit:
         return
     top = ", ".join(
-        f"{reason} {count:,}{_such_as(checker.example(table, reason))}"
+        f"{reason} {count:,}{checker.example(table, reason)}"
         for reason, count in list(report.reasons.items())[:_SHOWN_REASONS]
         if reason not in EXPECTED or report.faulty == report.quarantined
     )
@@ -267,7 +302,3 @@ def check_share(table: str, report: TableReport, limit: float, quarantine: Path,
         f"{report.read:,} = {report.faulty_share:.4f}: {top}); look at {quarantine}, then fix the source or "
         "raise `quarantine_share` of the dataset"
     )
-
-
-def _such_as(value: str | None) -> str:
-    return f" such as {value[:_SHOWN_CHARACTERS]!r}" if value else ""

@@ -59,7 +59,8 @@ def _freshness(folder: Path, entity: str, ttl_hours: int, last_day: date) -> Vie
         ttl_hours=ttl_hours,
         num_snapshots=len(days),
         newest=newest,
-        days_behind=(last_day - newest).days if newest else None,
+        # The snapshot of the day after the last has seen all of the log.
+        days_behind=max((last_day - newest).days, 0) if newest else None,
     )
 
 

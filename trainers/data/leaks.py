@@ -33,8 +33,8 @@ from feature_repo.contract import (
     consumer_services,
     feature_reference,
     join_key,
+    snapshot_folder,
 )
-from feature_repo.sources import snapshot_folder
 from trainers.data.leak_statistics import Floats, noise_excess, outlook_excess, roc_auc
 
 logger = logging.getLogger(__name__)

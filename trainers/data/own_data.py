@@ -11,11 +11,13 @@ from pydantic import Field, field_validator, model_validator
 from trainers.data.adapters.adapter import AdapterOptions
 from trainers.data.attribution import attributed, attributed_columns, is_attributed
 from trainers.data.columns import CONVERSIONS, IMPRESSIONS, PINS, USERS, table_columns
-from trainers.data.connection import connect, literal
+from trainers.data.connection import connect, literal, moment
 from trainers.data.dataset import DatasetSpec, SpecError, Strict, load_yaml
+from trainers.data.delimited import complaint
 from trainers.data.ingest import Progress
 from trainers.data.raw_days import EVENT_TABLES, stage_events
-from trainers.data.source_files import KeyType, SourceReader, SourceTable, complaint, hashed_key
+from trainers.data.source_files import KeyType, SourceReader, SourceTable, hashed_key
+from trainers.data.source_places import write_columns
 
 
 class Keys(Strict):
@@ -81,6 +83,9 @@ class OwnDataSpec(DatasetSpec):
                 "tables.impressions.columns must map impression_id because conversions refer to it (got none); map it, "
                 "or map user_id and pin_id of the conversions"
             )
+        partial = [each for each in (self.tables.impressions, *self.tables.conversions) if not each.covers_all]
+        if partial or any(not each.covers_all for each in self.tables.histories.values()):
+            raise ValueError("covers_all must be said of tables.users and tables.pins alone (got another); remove it")
         if set(self.histories) != set(self.tables.histories):
             raise ValueError(
                 f"histories and tables.histories must name the same (got {sorted(self.histories)} and "
@@ -118,6 +123,8 @@ class OwnDataAdapter:
             SpecError: The YAML names a file or a column that is not there.
         """
         tables = self._declared.tables.named()
+        readers = [reader for table in tables for reader in self._readers(table)]
+        write_columns(staging, {file: names for each in readers for file, names in each.mapped_columns().items()})
         with connect(temp=staging / "spill") as connection:
             for done, table in enumerate(tables):
                 progress(f"reading {table}", done / len(tables))
@@ -130,6 +137,8 @@ class OwnDataAdapter:
         self, connection: duckdb.DuckDBPyConnection, table: str, staging: Path, options: AdapterOptions
     ) -> None:
         query = " UNION ALL BY NAME ".join(self._query(connection, table, reader) for reader in self._readers(table))
+        if not all(reader.table.covers_all for reader in self._readers(table)):
+            query = f"({query}) UNION ALL BY NAME ({self._others(connection, table, query)})"
         if options.scale < 1.0 and table == CONVERSIONS:
             kept = literal(staging / f"{IMPRESSIONS}.parquet")
             query = f"FROM ({query}) WHERE impression_id::VARCHAR IN (SELECT impression_id::VARCHAR FROM {kept})"
@@ -141,17 +150,31 @@ class OwnDataAdapter:
             stage_events(connection, query, staging, table, since)
         except duckdb.Error as error:
             raise SpecError(
-                f"{self._yaml}: tables.{table} must be readable as declared (got: {complaint(error)}); correct the file"
+                f"{self._yaml}: tables.{table} must be readable as declared (got: {complaint(error)})"
             ) from error
 
     def _query(self, connection: duckdb.DuckDBPyConnection, table: str, reader: SourceReader) -> str:
         columns, keys = table_columns(self._declared, table), self._declared.keys.by_column()
         if table != CONVERSIONS or not is_attributed(reader.table):
             return reader.query(connection, columns, keys)
-        shown = table_columns(self._declared, IMPRESSIONS)
-        impressions = self._readers(IMPRESSIONS)[0].query(connection, shown, keys)
+        shown, impressions = table_columns(self._declared, IMPRESSIONS), self._query_impressions(connection)
         conversions = reader.query(connection, attributed_columns(columns, shown), keys)
         return attributed(conversions, impressions, self._declared.conversions)
+
+    def _others(self, connection: duckdb.DuckDBPyConnection, table: str, query: str) -> str:
+        """A query for the users or Pins that impressions name and a table of them lacks: keys without attributes."""
+        key = "pin_id" if table == PINS else "user_id"
+        (reader,) = self._readers(table)
+        since = reader.table.holds_from or self._declared.window.features_from
+        return (
+            f"SELECT DISTINCT {key}, {moment(since)} AS event_timestamp FROM ({self._query_impressions(connection)}) "
+            f"WHERE {key} IS NOT NULL AND {key}::VARCHAR NOT IN (SELECT {key}::VARCHAR FROM ({query}) "
+            f"WHERE {key} IS NOT NULL)"
+        )
+
+    def _query_impressions(self, connection: duckdb.DuckDBPyConnection) -> str:
+        columns = table_columns(self._declared, IMPRESSIONS)
+        return self._readers(IMPRESSIONS)[0].query(connection, columns, self._declared.keys.by_column())
 
     def _write_keys(self, connection: duckdb.DuckDBPyConnection, entity: str, staging: Path) -> None:
         """The texts behind the numbers of an entity.

@@ -15,6 +15,7 @@ import duckdb
 from feature_repo.contract import write_atomically
 from trainers.data.columns import CONVERSIONS, IMPRESSIONS
 from trainers.data.connection import literal, moment
+from trainers.data.source_places import WITHOUT_PLACES
 
 EVENT_TABLES = (IMPRESSIONS, CONVERSIONS)
 SUMS_FILE = "raw_days.json"
@@ -36,8 +37,9 @@ def day_sums(connection: duckdb.DuckDBPyConnection, query: str, anchor: datetime
         anchor: Any cut-off; all are at its time of day.
     """
     index = f"floor((epoch_us({TIME}) - epoch_us({moment(anchor)})) / {_DAY_MICROS})::BIGINT"
+    raw = f"(SELECT {WITHOUT_PLACES} FROM ({query}))"
     rows = connection.execute(
-        f"SELECT {index} AS day, count(*), sum(hash(s::VARCHAR)) FROM ({query}) AS s GROUP BY day ORDER BY day"
+        f"SELECT {index} AS day, count(*), sum(hash(s::VARCHAR)) FROM {raw} AS s GROUP BY day ORDER BY day"
     ).fetchall()
     return {"" if day is None else day_name(anchor + (day + 1) * _DAY): f"{count} {sum_}" for day, count, sum_ in rows}
 

@@ -15,8 +15,11 @@ from pydantic import Field, model_validator
 from trainers.data.columns import NAIVE_TYPES, ZONED_TEXT, Column
 from trainers.data.connection import literal, moment, quote
 from trainers.data.dataset import Moment, SpecError, Strict
+from trainers.data.delimited import FILE, ROW, Delimiter, FileError, complaint, header, rows
+from trainers.data.source_places import SOURCE_FILE, SOURCE_ROW
 
 READERS = {".parquet": "parquet", ".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
+"""Kinds of files, and what separates the columns of one unless the declaration says otherwise."""
 _UNITS_PER_SECOND = {"unix_s": 1, "unix_ms": 1000}
 _DATE_TEXT = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _ROW_BITS = 40
@@ -71,6 +74,8 @@ class SourceTable(Strict):
 
     files: tuple[str, ...] | str
     """File names or globs, relative to the YAML: `.parquet`, `.csv`, `.tsv`, the last two also with `.gz`."""
+    delimiter: Delimiter | None = None
+    """What separates the columns of texts; a comma in `.csv` and a tab in `.tsv` files unless said."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Column of the event log -> column of the files; a column that is not named here keeps its name."""
     constants: dict[str, str] = Field(default_factory=dict)
@@ -84,6 +89,8 @@ class SourceTable(Strict):
     timestamp: Timestamp = Timestamp()
     holds_from: Moment | None = None
     """For users and Pins whose rows have no time: the moment from which all of them hold."""
+    covers_all: bool = True
+    """For users and Pins: false where impressions name some that the table lacks, which then have no attributes."""
 
 
 class SourceReader:
@@ -99,6 +106,7 @@ class SourceReader:
         self._yaml = yaml
         self._key = key
         self._table = table
+        self._source: str | None = None
 
     @property
     def table(self) -> SourceTable:
@@ -152,7 +160,9 @@ class SourceReader:
             value = self._value(column, types, keys)
             if value is not None:
                 selected.append(f"{value} AS {quote(column.name)}")
-        return f"SELECT {', '.join(selected)} FROM {source} AS s"
+        beside = literal(f"{self._yaml.parent}/")
+        place = f"replace(s.{FILE}, {beside}, '') AS {SOURCE_FILE}, s.{ROW} AS {SOURCE_ROW}"
+        return f"SELECT {', '.join(selected)}, {place} FROM {source} AS s"
 
     def key_texts(self, connection: duckdb.DuckDBPyConnection, name: str) -> str | None:
         """A query for the different keys of a column as texts; none when the files lack it.
@@ -168,6 +178,12 @@ class SourceReader:
         text = f"unnest({self._split(name, raw)}::VARCHAR[])" if name == "pin_ids" else f"{raw}::VARCHAR"
         return f"SELECT DISTINCT {text} AS key FROM {source} AS s WHERE {raw} IS NOT NULL"
 
+    def mapped_columns(self) -> dict[str, dict[str, str]]:
+        """By file as `SOURCE_FILE` has it: what the files call a column of the event log."""
+        labels = {name: rule if isinstance(rule, str) else rule.column for name, rule in self._table.labels.items()}
+        mapped = {**self._table.columns, **labels}
+        return {str(file).removeprefix(f"{self._yaml.parent}/"): mapped for file in self.files()}
+
     def types(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
         """DuckDB type of every column of the files.
 
@@ -177,27 +193,36 @@ class SourceReader:
         try:
             described = connection.execute(f"DESCRIBE SELECT * FROM {self.source()}").fetchall()
         except duckdb.Error as error:
-            self._refuse("files", f"must be readable as declared (got: {complaint(error)}); correct the file")
-        return {row[0]: row[1] for row in described if row[0] not in ("filename", "file_row_number")}
+            self._refuse("files", f"must be readable as declared (got: {complaint(error)})")
+        return {row[0]: row[1] for row in described if row[0] not in (FILE, ROW)}
 
     def source(self) -> str:
-        """SQL that reads all rows of the files.
+        """SQL of all rows of the files, with `FILE` and `ROW`.
 
         Raises:
-            SpecError: A glob matches nothing, or only empty files.
+            SpecError: A glob matches nothing, only empty files, or a file without a header.
         """
+        if self._source is None:
+            self._source = self._read()
+        return self._source
+
+    def _read(self) -> str:
         files = self.files()
-        if not any(file.stat().st_size for file in files):
+        written = [file for file in files if file.stat().st_size]
+        if not written:
             self._refuse("files", f"must have a header line (got only empty files such as {files[0].name!r}); add rows")
-        listed = f"[{', '.join(map(literal, files))}]"
         reader = READERS[suffix(files[0])]
         if reader == "parquet":
-            return f"read_parquet({listed}, union_by_name = true, filename = true, file_row_number = true)"
-        # One thread keeps the rows in their order, which row numbers rely on.
-        return (
-            f"read_csv({listed}, delim = {literal(reader)}, header = true, all_varchar = true, union_by_name = true, "
-            "parallel = false)"
-        )
+            return (
+                f"(SELECT * EXCLUDE (file_row_number), file_row_number + 1 AS {ROW} FROM read_parquet([{_listed(files)}"
+                f"], union_by_name = true, filename = '{FILE}', file_row_number = true))"
+            )
+        delimiter = self._table.delimiter or reader
+        try:
+            each = [rows(file, header(file, delimiter), delimiter, str(file)) for file in written]
+        except FileError as error:
+            self._refuse("files", str(error))
+        return f"({' UNION ALL BY NAME '.join(each)})"
 
     def _check_names(self, columns: tuple[Column, ...]) -> None:
         labels = {column.name for column in columns if column.kind == "label"}
@@ -278,13 +303,6 @@ class SourceReader:
         raise SpecError(f"{self._yaml}: {self._key}.{field} {text}")
 
 
-def complaint(error: duckdb.Error) -> str:
-    """What DuckDB says about a file, in one line: its first words, and which file it is about."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    about = [line for line in lines[2:] if line.startswith("file = ")]
-    return " ".join([*lines[:2], *about])
-
-
 def hashed_key(text: str) -> str:
     """SQL of the entity key of a text: 63 bits of its MD5, so that it never depends on the other keys."""
     return f"(md5_number_lower({text}::VARCHAR) >> 1)::BIGINT"
@@ -294,8 +312,12 @@ def _row_identity(suffix: str, files: list[Path]) -> str:
     """SQL of an id from the place of a row in the sorted files."""
     if READERS[suffix] != "parquet":
         return "row_number() OVER ()"
-    ordinal = f"list_position([{', '.join(map(literal, files))}], s.filename)::BIGINT"
-    return f"(({ordinal} - 1) << {_ROW_BITS}) + s.file_row_number"
+    ordinal = f"list_position([{_listed(files)}], s.{FILE})::BIGINT"
+    return f"(({ordinal} - 1) << {_ROW_BITS}) + s.{ROW} - 1"
+
+
+def _listed(files: list[Path]) -> str:
+    return ", ".join(map(literal, files))
 
 
 def _not_there(column: str, types: Mapping[str, str]) -> str:

@@ -60,7 +60,9 @@ def _print(console: Console, columns: Sequence[str], rows: Iterable[tuple[str, .
     texts = ("table", "task", "part", "day", "surface", "conversion", "column", "set aside", "smallest", "largest")
     for name in columns:
         is_text = name in texts
-        table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+        # On a narrow terminal names and numbers stay whole, and texts give way.
+        is_whole = not is_text or name in ("table", "column")
+        table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=is_whole)
     for row in rows:
         table.add_row(*map(Text, row))
     if table.row_count:

@@ -6,6 +6,7 @@ A section whose figures were not run does not appear.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
@@ -50,6 +51,7 @@ from trainers.report.wording import (
     headline,
     headline_rows,
     interval_pct,
+    lead_text,
     lift_groups,
     signed_pct,
     task_meaning,
@@ -102,6 +104,7 @@ def render(report: Report, run_dir: Path | None = None, found_map: EmbeddingMap 
             headline_rows=headline_rows(report),
             lift=_lift_panels(report),
             retrieval=_retrieval_plot(report),
+            with_leads=any(row.released_lead_ci95 is not None for row in report.retrieval),
             slices=_slice_panels(report),
             training=_training_plots(report),
             calibration=_calibration_plots(report),
@@ -143,6 +146,8 @@ def environment() -> Environment:
         "figure": lambda value: f"{value:.4f}",
         "gain": lambda row: typeset(gain_text(row)),
         "inputs": lambda value: INPUTS_LABELS[value],
+        "lead": lambda row: typeset(lead_text(row)),
+        "marked": _marked,
         "interval": lambda value: typeset(interval_pct(value)),
         "moment": _moment,
         "share": _share,
@@ -151,6 +156,11 @@ def environment() -> Environment:
         "verdict": verdict,
     }
     return environment
+
+
+def _marked(text: str) -> Markup:
+    """The text with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _moment(value: datetime) -> str:

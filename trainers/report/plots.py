@@ -293,12 +293,13 @@ def _figure(height_in: float) -> tuple[Figure, Axes]:
 
 
 def _wrapped(label: str) -> str:
-    return "\n".join(wrap(label, 22, max_lines=2, placeholder=" \N{HORIZONTAL ELLIPSIS}"))
+    return "\n".join(wrap(label, 22, max_lines=3, placeholder=" \N{HORIZONTAL ELLIPSIS}"))
 
 
 def _line_in(estimates: Sequence[Estimate]) -> float:
-    """Height of an estimate's line in inches: more where a label takes two."""
-    return 0.37 if any("\n" in _wrapped(row.label) for row in estimates) else 0.28
+    """Height of an estimate's line in inches: more where a label takes two or three."""
+    most = max((_wrapped(row.label).count("\n") for row in estimates), default=0)
+    return (0.28, 0.37, 0.52)[most]
 
 
 def _label_lines(axes: Axes, estimates: Sequence[Estimate]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import duckdb
 
 from trainers.data.connection import literal, quote
 from trainers.data.dataset import SpecError
+from trainers.data.delimited import Delimiter, complaint, first_line, guessed
 from trainers.data.discovery.profiles import ColumnProfile, profile
 from trainers.data.source_files import READERS, SourceReader, SourceTable, suffix
+from trainers.progress import SILENT, Progress, Stage
 
 PROFILED_ROWS = 2_000_000
 """Rows of a table that are looked at; the rest is only counted."""
@@ -32,6 +34,8 @@ class FoundTable:
     num_rows: int
     source: str
     """SQL of all its rows."""
+    delimiter: str | None
+    """What separates its columns, where that is not what its suffix says."""
     columns: dict[str, ColumnProfile]
     """What each column holds, in the order of the files."""
 
@@ -47,20 +51,21 @@ class FoundTable:
         return self.pattern.rpartition("/")[2].partition(".")[0].strip("*-_ ").lower()
 
 
-def find_tables(connection: duckdb.DuckDBPyConnection, folder: Path) -> list[FoundTable]:
+def find_tables(connection: duckdb.DuckDBPyConnection, folder: Path, progress: Progress = SILENT) -> list[FoundTable]:
     """Every table in a folder and the folders in it, longest first.
 
     Raises:
-        SpecError: The folder holds no file that can be read.
+        SpecError: The folder holds no file, or one that cannot be read.
     """
     files = sorted(path for path in folder.rglob("*") if _is_data(path, folder))
     if not files:
         raise SpecError(f"{folder} must hold {', '.join(READERS)} files (got none); give the folder of your data")
-    found = [
-        _table(connection, folder, pattern, len(group))
-        for likeness in _alike(files, folder).values()
-        for pattern, group in _same_columns(connection, folder, likeness)
+    groups = [
+        group for likeness in _alike(files, folder).values() for group in _same_columns(connection, folder, likeness)
     ]
+    types = [group.reader.types(connection) for group in groups]
+    with progress.stage("look at the columns", sum(map(len, types))) as stage:
+        found = [_table(connection, group, kinds, stage) for group, kinds in zip(groups, types, strict=True)]
     return sorted(found, key=lambda table: (-table.num_rows, table.pattern))
 
 
@@ -108,30 +113,72 @@ def _alike(files: list[Path], folder: Path) -> dict[str, list[Path]]:
     return groups
 
 
-def _same_columns(
-    connection: duckdb.DuckDBPyConnection, folder: Path, files: list[Path]
-) -> Iterator[tuple[str, list[Path]]]:
-    """One glob for all files where they have the same columns, else each by its own name."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Group:
+    """Files that are read as one table."""
+
+    pattern: str
+    num_files: int
+    reader: SourceReader
+    delimiter: str | None
+
+
+def _same_columns(connection: duckdb.DuckDBPyConnection, folder: Path, files: list[Path]) -> Iterator[_Group]:
+    """One group of all files where they have the same columns, else one of each by its own name."""
     names = [path.relative_to(folder).as_posix() for path in files]
-    headers = {tuple(_reader(folder, name).types(connection)) for name in names}
+    each = [_group(folder, name, [path]) for name, path in zip(names, files, strict=True)]
+    headers = {(*group.reader.types(connection), group.delimiter) for group in each}
     if len(files) > 1 and len(headers) == 1:
-        yield _NUMBERS.sub("*", names[0]), files
+        yield _group(folder, _NUMBERS.sub("*", names[0]), files)
     else:
-        yield from ((name, [path]) for name, path in zip(names, files, strict=True))
+        yield from each
 
 
-def _reader(folder: Path, pattern: str) -> SourceReader:
-    return SourceReader(folder / "dataset.yaml", pattern, SourceTable(files=pattern))
+def _group(folder: Path, pattern: str, files: list[Path]) -> _Group:
+    delimiter = _delimiter(files[0])
+    reader = SourceReader(folder / "dataset.yaml", pattern, SourceTable(files=pattern, delimiter=delimiter))
+    return _Group(pattern=pattern, num_files=len(files), reader=reader, delimiter=delimiter)
 
 
-def _table(connection: duckdb.DuckDBPyConnection, folder: Path, pattern: str, num_files: int) -> FoundTable:
-    reader = _reader(folder, pattern)
-    source = reader.source()
+def _delimiter(file: Path) -> Delimiter | None:
+    """What separates the columns of a file of texts, where that is not what its suffix says."""
+    usual = READERS[suffix(file)]
+    if usual == "parquet":
+        return None
+    line = first_line(file)
+    found = guessed(line)
+    return found if found not in (None, usual) and usual not in line else None
+
+
+def _table(connection: duckdb.DuckDBPyConnection, group: _Group, types: Mapping[str, str], stage: Stage) -> FoundTable:
+    try:
+        source, num_rows = _copied(connection, group.reader.source())
+        read = source if num_rows <= PROFILED_ROWS else f"(FROM {source} LIMIT {PROFILED_ROWS})"
+        columns = {}
+        for name, kind in types.items():
+            columns[name] = profile(connection, read, name, kind)
+            stage.advance()
+    except duckdb.Error as error:
+        raise SpecError(f"{group.pattern} must be readable (got: {complaint(error)})") from error
+    return FoundTable(
+        pattern=group.pattern,
+        num_files=group.num_files,
+        num_rows=num_rows,
+        source=source,
+        delimiter=group.delimiter,
+        columns=columns,
+    )
+
+
+def _copied(connection: duckdb.DuckDBPyConnection, source: str) -> tuple[str, int]:
+    """A copy of a table that is not too long, so that its texts are parsed once; and its number of rows."""
     row = connection.execute(f"SELECT count(*) FROM {source}").fetchone()
     num_rows = int(row[0]) if row else 0
-    read = source if num_rows <= PROFILED_ROWS else f"(FROM {source} LIMIT {PROFILED_ROWS})"
-    columns = {name: profile(connection, read, name, kind) for name, kind in reader.types(connection).items()}
-    return FoundTable(pattern=pattern, num_files=num_files, num_rows=num_rows, source=source, columns=columns)
+    if num_rows > PROFILED_ROWS or "read_parquet" in source:
+        return source, num_rows
+    number = connection.execute("SELECT count(*) FROM duckdb_tables()").fetchall()[0][0]
+    connection.execute(f"CREATE TABLE copied_{number} AS FROM {source}")
+    return f"copied_{number}", num_rows
 
 
 def has_repeats(connection: duckdb.DuckDBPyConnection, table: FoundTable, user: str, pin: str) -> bool:

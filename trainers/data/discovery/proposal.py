@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +34,8 @@ class Proposal:
 
     @property
     def all_kinds(self) -> tuple[Kind, ...]:
-        """Kinds of conversions, each once."""
-        return tuple({kind.name: kind for kinds in self.kinds for kind in kinds}.values())
+        """Kinds of conversions, each once, the most frequent first."""
+        return _most_frequent_first(self.kinds)
 
     def key_type(self, role: Role | None) -> str:
         """Type of a key of the impressions: `int64` or `string`."""
@@ -50,17 +51,20 @@ def propose(folder: Path, name: str, hints: Hints, temp: Path, progress: Progres
         SpecError: Something is missing that no declaration can do without; the text says what to say or add.
     """
     with connect(temp=temp) as connection:
-        with progress.stage("look at the files"):
-            tables = find_tables(connection, folder)
-        with progress.stage("compare keys"):
+        tables = find_tables(connection, folder, progress)
+        with progress.stage("compare keys, labels and days", 4) as stage:
             roles = find_roles(connection, tables, hints)
-        with progress.stage("look for labels and days"):
+            stage.advance()
             surface = find_surface(roles)
             labels = find_labels(connection, roles, surface)
+            stage.advance()
             kinds = find_kinds(connection, roles)
-            waits = [kind.attribution_days for group in kinds for kind in group]
+            stage.advance()
+            # The kind that rankers are judged on must become final in time; a slow one beside it may not.
+            waits = [kind.attribution_days for kind in _most_frequent_first(kinds)[:1]]
             window = find_window(connection, roles, max(waits, default=0))
             repeats = has_repeats(connection, roles.impressions, roles.user.column, roles.pin.column)
+            stage.advance()
     return Proposal(
         name=name,
         tables=tuple(tables),
@@ -73,6 +77,11 @@ def propose(folder: Path, name: str, hints: Hints, temp: Path, progress: Progres
         window=window,
         repeats=repeats,
     )
+
+
+def _most_frequent_first(kinds: Sequence[Sequence[Kind]]) -> tuple[Kind, ...]:
+    unique = {kind.name: kind for group in kinds for kind in group}
+    return tuple(sorted(unique.values(), key=lambda kind: -kind.count))
 
 
 def _attributes(entity: EntityTable | None) -> Attributes | None:

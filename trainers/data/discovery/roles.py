@@ -25,6 +25,7 @@ from trainers.data.discovery.vocabulary import (
 )
 
 _ENOUGH_SHARED = 0.5
+_ENOUGH_SHARED_BY_NAME, _ALL_SHARED = 0.02, 0.999
 _FEW_ROWS_EACH = 0.2
 
 
@@ -57,6 +58,8 @@ class EntityTable:
     key: Role
     time: Role | None
     """From when a row holds; none where rows have no time."""
+    covers_all: bool = True
+    """Whether it has every entity that impressions name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -243,11 +246,14 @@ def _entity_table(
             if not (column.is_unique or (moment and column.distinct >= _FEW_ROWS_EACH * column.rows)):
                 continue
             share = shared(connection, (impressions, role.column), (table, column.name))
-            if share >= _ENOUGH_SHARED:
+            # Many have attributes of some users only, such as those with an account.
+            is_named = column.is_unique and column.name == role.column
+            if share >= (_ENOUGH_SHARED_BY_NAME if is_named else _ENOUGH_SHARED):
                 rows = "a row each" if column.is_unique else "several rows each"
-                why = f"{share:.0%} of the impressions' values are here, {rows}"
+                key = Role(column=column.name, why=f"{share:.0%} of the impressions' values are here, {rows}")
                 rank = (round(share, 2), column.name == role.column, moment is not None, -len(words(table.stem)))
-                found.append((rank, EntityTable(table=table, key=Role(column=column.name, why=why), time=moment)))
+                covers_all = share >= _ALL_SHARED
+                found.append((rank, EntityTable(table=table, key=key, time=moment, covers_all=covers_all)))
     return max(found, key=lambda each: each[0])[1] if found else None
 
 

@@ -13,7 +13,7 @@ from trainers.data.dataset import RESERVED, SpecError
 from trainers.data.discovery.folder import FoundTable
 from trainers.data.discovery.profiles import ColumnProfile, moment_sql
 from trainers.data.discovery.roles import ConversionTable, Role, Roles
-from trainers.data.discovery.vocabulary import ACTION, CLICK, NO_ACTION, RATING, SURFACE, named_like
+from trainers.data.discovery.vocabulary import ACTION, CLICK, NO_ACTION, RATING, SURFACE, YES, YES_NO, named_like
 
 _MOST_SURFACES, _MOST_ACTIONS = 100, 12
 _GOOD_RATING = 0.75
@@ -40,6 +40,8 @@ class Kind:
     value: str | None
     """What the files call it, where a column tells kinds apart."""
     attribution_days: int
+    count: int
+    """Conversions with an impression."""
     why: str
 
 
@@ -75,8 +77,9 @@ def find_labels(connection: duckdb.DuckDBPyConnection, roles: Roles, surface: Ro
             found += _labels_of(connection, table, each)
     if not found:
         raise SpecError(
-            f"the impressions, {table.pattern}, must have a label such as a 0/1 column that says whether each was "
-            f"clicked (got columns {table.listed()}); add one"
+            f"the impressions, {table.pattern}, must have a label such as a column of 0 and 1, or of yes and no, that "
+            f"says whether each was clicked (got columns {table.listed()}); add one, or give --impressions with part "
+            "of the name of another file"
         )
     unique = {label.name: label for label in found}
     return tuple(sorted(unique.values(), key=lambda label: not named_like(label.column, CLICK)))
@@ -92,8 +95,21 @@ def _labels_of(connection: duckdb.DuckDBPyConnection, table: FoundTable, column:
         bound = round(low + _GOOD_RATING * (high - low))
         why = f"{column.distinct} grades, {column.examples()}: the upper ones count as liked"
         return [Label(name="like", column=column.name, at_least=float(bound), why=why)]
+    yes = next((word for word in _yes(column) if column.reading == "text"), None)
+    if yes is not None:
+        share = _share(connection, table, column.name, f"= {literal(yes.lower())}")
+        name = "click" if column.name.lower() in CLICK else as_name(column.name)
+        return [Label(name=name, column=column.name, equals=yes, why=f"{column.examples()}; {share:.1%} are {yes}")]
     is_word = column.reading == "text" and column.separator is None and column.distinct <= _MOST_ACTIONS
     return _actions(connection, table, column) if is_word and named_like(column.name, ACTION) else []
+
+
+def _yes(column: ColumnProfile) -> list[str]:
+    """The value that says yes, where a column has one that says yes, one that says no, and no other."""
+    values = (column.smallest, column.largest)
+    if column.distinct != 2 or tuple(sorted(each.lower() for each in values)) not in YES_NO:
+        return []
+    return [each for each in values if each.lower() in YES]
 
 
 def _actions(connection: duckdb.DuckDBPyConnection, table: FoundTable, column: ColumnProfile) -> list[Label]:
@@ -134,6 +150,7 @@ def _kinds(connection: duckdb.DuckDBPyConnection, roles: Roles, found: Conversio
             name=as_name(kind),
             value=kind if found.kind else None,
             attribution_days=min(_LONGEST_ATTRIBUTION, max(1, math.ceil(late))),
+            count=count,
             why=f"{count:,} with an impression; half come within {half:.1f} days, 95 % within {late:.1f}",
         )
         for kind, count, half, late in rows

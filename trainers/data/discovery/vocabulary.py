@@ -15,9 +15,12 @@ PIN = _set(
     "recipe"
 )
 IMPRESSION = _set("impression exposure event view log interaction rating click feedback session")
-CONVERSION = _set("conversion order purchase sale transaction redemption booking checkout install signup")
+CONVERSION = _set(
+    "conversion order ordered purchase purchased sale sold transaction redemption redeemed used bought booking booked "
+    "checkout install signup"
+)
 CLICK = _set("click clicked open opened tap tapped watch watched view viewed play played visit visited")
-SURFACE = _set("surface page tab placement slot channel section app screen location source feed")
+SURFACE = _set("surface page tab placement spot slot channel section app screen location source feed")
 POSITION = _set("position rank place")
 PROPENSITY = _set("propensity")
 OF_A_KEY = _set("feature age type group segment gender degree num count cnt affinity embedding cluster category range")
@@ -25,6 +28,9 @@ OF_A_KEY = _set("feature age type group segment gender degree num count cnt affi
 RATING = _set("rating star score")
 ACTION = _set("action event type feedback response outcome verb")
 NO_ACTION = _set("none no nothing null view impression")
+YES_NO = frozenset({("n", "y"), ("no", "yes"), ("f", "t")})
+"""Pairs by which texts say no and yes, sorted."""
+YES = frozenset({"y", "yes", "t"})
 AMOUNT = _set("value amount revenue price total gmv paid worth")
 TITLE = _set("title name headline label caption description")
 MOMENT = (

@@ -145,11 +145,19 @@ def _tables(proposal: Proposal, folder: Path) -> Iterator[Line]:
         yield from _histories(proposal, folder)
     for table in roles.unused:
         yield "", f"not used: {table.pattern} ({table.listed()})"
+    if roles.unused:
+        yield (
+            "",
+            "used are tables with the impressions' keys whose name says what they are; see docs/own_data.md",
+        )
 
 
-def _files(table: FoundTable, folder: Path) -> Line:
+def _files(table: FoundTable, folder: Path) -> list[Line]:
     number = f"{table.num_files} files, " if table.num_files > 1 else ""
-    return f"    files: {_scalar((folder / table.pattern).as_posix())}", f"{number}{table.num_rows:,} rows"
+    lines = [(f"    files: {_scalar((folder / table.pattern).as_posix())}", f"{number}{table.num_rows:,} rows")]
+    if table.delimiter:
+        lines.append((f"    delimiter: {_scalar(table.delimiter)}", "what separates the columns"))
+    return lines
 
 
 def _mapped(entries: Iterable[tuple[str, Role | None]]) -> Iterator[Line]:
@@ -162,7 +170,7 @@ def _mapped(entries: Iterable[tuple[str, Role | None]]) -> Iterator[Line]:
 def _impressions(proposal: Proposal, folder: Path) -> Iterator[Line]:
     roles, table = proposal.roles, proposal.roles.impressions
     yield "  impressions:", roles.why_impressions
-    yield _files(table, folder)
+    yield from _files(table, folder)
     columns = (("impression_id", roles.impression), ("user_id", roles.user), ("pin_id", roles.pin))
     extras = (("position", roles.position), ("propensity", roles.propensity))
     yield from _mapped((*columns, ("surface", proposal.surface), ("event_timestamp", roles.time), *extras))
@@ -196,7 +204,7 @@ def _conversions(proposal: Proposal, folder: Path) -> Iterator[Line]:
     several = len(proposal.roles.conversions) > 1
     yield "  conversions:", ""
     for found, kinds in zip(proposal.roles.conversions, proposal.kinds, strict=True):
-        lines = [_files(found.table, folder)]
+        lines = _files(found.table, folder)
         if found.impression is None:
             content, rows = lines[0]
             lines[0] = (content, f"{rows} that name no impression: each goes to the latest of its user and Pin")
@@ -217,7 +225,7 @@ def _histories(proposal: Proposal, folder: Path) -> Iterator[Line]:
     yield "  histories:", ""
     for each in proposal.roles.histories:
         yield f"    {history_name(each)}:", ""
-        lines = [_files(each.table, folder)]
+        lines = _files(each.table, folder)
         lines += _mapped((("user_id", each.user), ("pin_ids", each.pins), ("event_timestamp", each.time)))
         if each.separator:
             lines.append((f"    separators: {_flow(pin_ids=each.separator)}", ""))
@@ -247,11 +255,13 @@ def _items(lines: Sequence[Line]) -> Iterator[Line]:
 def _entity(name: str, entity: EntityTable, attributes: Attributes, proposal: Proposal, folder: Path) -> Iterator[Line]:
     table = entity.table
     yield f"  {name}:", ""
-    yield _files(table, folder)
+    yield from _files(table, folder)
     renamed = [(each.name, Role(column=each.column, why="")) for each in attributes.found if each.name != each.column]
     yield from _mapped(
         (("user_id" if name == "users" else "pin_id", entity.key), ("event_timestamp", entity.time), *renamed)
     )
+    if not entity.covers_all:
+        yield "    covers_all: false", "impressions name more; without this their rows would be set aside"
     separators = {each.name: each.separator for each in attributes.found if each.separator}
     if separators:
         yield f"    separators: {_flow(**separators)}", ""

@@ -44,10 +44,21 @@ class LogFigures:
             f"SELECT count(*) - count({value}), count(DISTINCT {value}), min({value})::VARCHAR, max({value})::VARCHAR "
             f"FROM {source}"
         )
-        smallest, largest = (_short(each) for each in row[2:])
+        ends = self._texts(source, name) or row[2:]
+        smallest, largest = (_short(each) for each in ends)
         return ColumnCheck(
             table=table, column=name, missing=row[0], distinct=row[1], smallest=smallest, largest=largest
         )
+
+    def _texts(self, source: str, name: str) -> tuple[str, str] | None:
+        """First and last of an entity's keys as the files have them, where those are texts."""
+        keys = self._log.path / f"keys_{name.removesuffix('_id')}.parquet"
+        if name not in ("user_id", "pin_id") or not keys.exists():
+            return None
+        first, last = self._row(
+            f"SELECT min(key), max(key) FROM {literal(keys)} SEMI JOIN {source} AS s USING ({name})"
+        )
+        return first, last
 
     def sizes(self) -> tuple[int, int, int]:
         """Impressions, users and Pins."""
