@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ Array = npt.NDArray[Any]
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _LARGEST = float(np.finfo(np.float32).max)
+_FEW_ROWS, _ROWS_A_VALUE = 16, 4
+"""Up to so many rows, or rows for each value of a vocabulary, values are looked up one by one: Arrow makes a table of
+the whole vocabulary at each call."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,6 +158,42 @@ def hash_ids(ids: Array, buckets: int) -> Array:
     return (mixed % np.uint64(buckets - 1)).astype(np.int64) + 1
 
 
+class Encoder:
+    """Applies a spec; made once by whoever does so often, because what follows from the spec alone is kept."""
+
+    def __init__(self, spec: InputSpec) -> None:
+        self.spec = spec
+        self._columns = spec.columns()
+        self._dense = _Scaling(spec.dense)
+        self._lists = [_Scaling((item,)) for item in spec.lists]
+        self._categorical = [_Vocabulary(item.vocabulary) for item in spec.categorical]
+        self._multi_valued = [_Vocabulary(item.vocabulary) for item in spec.multi_valued]
+
+    def __call__(self, frame: pa.Table) -> dict[str, Array]:
+        """As `encode`."""
+        spec, side, held = self.spec, self.spec.side, frame.column_names
+        if absent := sorted(set(self._columns).difference(held), key=self._columns.index):
+            raise KeyError(f"the frame lacks {absent}; it has {held}")
+        inputs: dict[str, Array] = {}
+        if spec.dense:
+            inputs[f"{side}_dense"] = self._dense.flagged([frame[item.column] for item in spec.dense])
+        if spec.categorical:
+            pairs = zip(self._categorical, spec.categorical, strict=True)
+            inputs[f"{side}_categorical"] = np.stack([known(frame[item.column]) for known, item in pairs], axis=1)
+        for i, (known, multi) in enumerate(zip(self._multi_valued, spec.multi_valued, strict=True)):
+            rows, slots, values = _unroll(frame[multi.column], multi.length)
+            padded = np.zeros((frame.num_rows, multi.length), np.int64)
+            padded[rows, slots] = known(values)
+            inputs[f"{side}_multi_{i}"] = padded
+        for i, ids in enumerate(spec.ids):
+            inputs[f"{side}_id_{i}"] = _ids(ids, frame[ids.column])
+        for i, (scaling, item) in enumerate(zip(self._lists, spec.lists, strict=True)):
+            inputs[f"{side}_list_{i}"] = _number_list(scaling, frame[item.column], spec.list_length)
+        for i, vector in enumerate(spec.vectors):
+            inputs[f"{side}_vector_{i}"] = _vector(vector, frame[vector.column])
+        return inputs
+
+
 def encode(spec: InputSpec, frame: pa.Table) -> dict[str, Array]:
     """Model inputs of one side.
 
@@ -168,27 +208,7 @@ def encode(spec: InputSpec, frame: pa.Table) -> dict[str, Array]:
         KeyError: The frame lacks a column of the spec.
         ValueError: A vector has another width than the spec's.
     """
-    absent = [column for column in spec.columns() if column not in frame.column_names]
-    if absent:
-        raise KeyError(f"the frame lacks {absent}; it has {frame.column_names}")
-    inputs: dict[str, Array] = {}
-    if spec.dense:
-        inputs[f"{spec.side}_dense"] = _dense(spec.dense, frame)
-    if spec.categorical:
-        columns = [_lookup(item.vocabulary, frame[item.column]) for item in spec.categorical]
-        inputs[f"{spec.side}_categorical"] = np.stack(columns, axis=1)
-    for i, multi in enumerate(spec.multi_valued):
-        rows, slots, values = _unroll(frame[multi.column], multi.length)
-        padded = np.zeros((frame.num_rows, multi.length), np.int64)
-        padded[rows, slots] = _lookup(multi.vocabulary, values)
-        inputs[f"{spec.side}_multi_{i}"] = padded
-    for i, ids in enumerate(spec.ids):
-        inputs[f"{spec.side}_id_{i}"] = _ids(ids, frame[ids.column])
-    for i, item in enumerate(spec.lists):
-        inputs[f"{spec.side}_list_{i}"] = _number_list(item, frame[item.column], spec.list_length)
-    for i, vector in enumerate(spec.vectors):
-        inputs[f"{spec.side}_vector_{i}"] = _vector(vector, frame[vector.column])
-    return inputs
+    return Encoder(spec)(frame)
 
 
 def blank(spec: InputSpec, num_rows: int) -> dict[str, Array]:
@@ -197,35 +217,73 @@ def blank(spec: InputSpec, num_rows: int) -> dict[str, Array]:
     return encode(spec, pa.table(columns or {"row": pa.nulls(num_rows)}))
 
 
-def _floats(column: pa.ChunkedArray) -> Array:
+def _floats(column: pa.ChunkedArray | pa.Array) -> Array:
     """Values as float64 with NaN for null; a list counts as its length."""
-    if pa.types.is_list(column.type):
+    kind = column.type
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+        return np.asarray(_one_chunk(column).to_numpy(zero_copy_only=False), dtype=np.float64)
+    if pa.types.is_list(kind):
         column = pc.list_value_length(column)
     # Not `safe`: an integer above 2**53 may lose its last digits, where Arrow would refuse it.
     return np.asarray(pc.cast(column, pa.float64(), safe=False), dtype=np.float64)
 
 
-def _scale(item: DenseInput, values: Array) -> Array:
-    """Standardised float64 values that fit into float32; NaN for what is not finite."""
-    values = np.where(np.isfinite(values), values, np.nan)
-    if item.log:
-        values = np.sign(values) * np.log1p(np.abs(values))
-    return np.clip((values - item.mean) / item.scale, -_LARGEST, _LARGEST)
+def _one_chunk(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    if isinstance(column, pa.Array):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _dense(items: tuple[DenseInput, ...], frame: pa.Table) -> Array:
-    values = np.stack([_scale(item, _floats(frame[item.column])) for item in items], axis=1)
-    missing = np.isnan(values)
-    values[missing] = 0.0
-    return np.concatenate([values, missing], axis=1).astype(np.float32)
+class _Scaling:
+    """Standardises numbers of F columns, all at once."""
+
+    def __init__(self, items: Sequence[DenseInput]) -> None:
+        self._mean = np.array([item.mean for item in items], np.float64)[:, None]
+        self._scale = np.array([item.scale for item in items], np.float64)[:, None]
+        self._log = np.flatnonzero([item.log for item in items])
+
+    def __call__(self, values: Array) -> Array:
+        """Standardised float64 values [F, N] that fit into float32; NaN for what is not finite. They take the place of
+        those given."""
+        values[~np.isfinite(values)] = np.nan
+        if len(self._log):
+            raw = values[self._log]
+            values[self._log] = np.copysign(np.log1p(np.abs(raw)), raw)
+        values -= self._mean
+        values /= self._scale
+        return np.clip(values, -_LARGEST, _LARGEST, out=values)
+
+    def flagged(self, columns: Sequence[pa.ChunkedArray]) -> Array:
+        """Values with 0 for missing, then flags of what is missing, float32 [N, 2F]."""
+        values = self(np.stack([_floats(column) for column in columns]))
+        missing = np.isnan(values)
+        values[missing] = 0.0
+        return np.ascontiguousarray(np.concatenate([values, missing]).T, np.float32)
 
 
-def _lookup(vocabulary: tuple[Any, ...], column: pa.ChunkedArray | pa.Array) -> Array:
-    if not vocabulary:
-        return np.zeros(len(column), np.int64)
-    known = pa.array(vocabulary)
-    index = pc.index_in(pc.cast(column, known.type), value_set=known)
-    return np.asarray(pc.fill_null(pc.cast(pc.add(index, 1), pa.int64()), 0).to_numpy(), dtype=np.int64)
+class _Vocabulary:
+    """Looks values up."""
+
+    def __init__(self, values: tuple[str, ...] | tuple[int, ...]) -> None:
+        self._values: Sequence[str | int] = values
+
+    def __call__(self, column: pa.ChunkedArray | pa.Array) -> Array:
+        """Index of each value, from 1 on; 0 for missing and unseen ones."""
+        if not self._values:
+            return np.zeros(len(column), np.int64)
+        found = column if column.type == self._known.type else pc.cast(column, self._known.type)
+        if _ROWS_A_VALUE * len(column) <= len(self._values) or len(column) <= _FEW_ROWS:
+            return np.array([self._places.get(value, 0) for value in found.to_pylist()], np.int64)
+        index = _one_chunk(pc.index_in(found, value_set=self._known))
+        return np.asarray(pc.fill_null(index, -1).to_numpy(zero_copy_only=False), dtype=np.int64) + 1
+
+    @cached_property
+    def _known(self) -> pa.Array:
+        return pa.array(self._values)
+
+    @cached_property
+    def _places(self) -> dict[str | int, int]:
+        return {value: place for place, value in enumerate(self._values, 1)}
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:
@@ -266,10 +324,10 @@ def _hashed(keys: pa.ChunkedArray | pa.Array, buckets: int) -> Array:
     return np.where(known, hash_ids(np.asarray(pc.fill_null(pc.cast(keys, pa.int64()), 0)), buckets), 0)
 
 
-def _number_list(item: DenseInput, column: pa.ChunkedArray, length: int) -> Array:
+def _number_list(scaling: _Scaling, column: pa.ChunkedArray, length: int) -> Array:
     rows, slots, values = _unroll(column, length)
     padded = np.zeros((len(column), length), np.float32)
-    padded[rows, slots] = np.nan_to_num(_scale(item, _floats(values)))
+    padded[rows, slots] = np.nan_to_num(scaling(_floats(values)[None].copy())[0])
     return padded
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from feature_repo.encoding import Array, context_table, encode
-from feature_repo.release.manifest import Encoders, RankerArtifact, ReleaseManifest
+from feature_repo.encoding import Array, Encoder, context_table
+from feature_repo.release.manifest import RankerArtifact, ReleaseManifest
 from serving.onnx_model import OnnxModel, load_model
 
 
@@ -49,7 +49,9 @@ class RankingModel:
 class Ranker:
     """Ranking models of one release; both read the same inputs."""
 
-    encoders: Encoders
+    user: Encoder
+    pin: Encoder
+    context: Encoder
     pctr: RankingModel
     pcvr: RankingModel | None
 
@@ -60,10 +62,9 @@ class Ranker:
         return Scores(pctr=self.pctr.probabilities(arrays, surface), pcvr=pcvr)
 
     def _inputs(self, user: pa.Table, pins: pa.Table, surface: str, now: datetime) -> dict[str, Array]:
-        shared = encode(self.encoders.ranking_user, user)
-        shared |= encode(self.encoders.ranking_context, context_table([surface], [now]))
+        shared = self.user(user) | self.context(context_table([surface], [now]))
         repeated = {name: np.repeat(array, pins.num_rows, axis=0) for name, array in shared.items()}
-        return repeated | encode(self.encoders.ranking_pin, pins)
+        return repeated | self.pin(pins)
 
 
 def load_ranker(directory: Path, manifest: ReleaseManifest, threads: int) -> Ranker:
@@ -75,4 +76,11 @@ def load_ranker(directory: Path, manifest: ReleaseManifest, threads: int) -> Ran
 
     rankers = manifest.rankers
     pcvr = load(rankers.pcvr) if rankers.pcvr else None
-    return Ranker(encoders=manifest.encoders, pctr=load(rankers.pctr), pcvr=pcvr)
+    encoders = manifest.encoders
+    return Ranker(
+        user=Encoder(encoders.ranking_user),
+        pin=Encoder(encoders.ranking_pin),
+        context=Encoder(encoders.ranking_context),
+        pctr=load(rankers.pctr),
+        pcvr=pcvr,
+    )

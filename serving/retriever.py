@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from feature_repo.encoding import Array, InputSpec, encode
+from feature_repo.encoding import Array, Encoder
 from feature_repo.release.files import sha256_of
 from feature_repo.release.manifest import ReleaseError, ReleaseManifest
 from serving.fresh_pins import FreshVectors, merged
@@ -43,7 +43,7 @@ class Retriever:
     """Query tower and Pin index of one release."""
 
     tower: OnnxModel
-    encoder: InputSpec
+    encoder: Encoder
     index: Any
     """faiss index; its ids are Pin ids."""
     copy: IndexCopy | None = None
@@ -51,7 +51,7 @@ class Retriever:
 
     def query(self, user: pa.Table) -> Array:
         """Query vectors, float32 [N, E], of user rows."""
-        return self.tower.run(encode(self.encoder, user))
+        return self.tower.run(self.encoder(user))
 
     def search(self, query: Array, count: int, exclude: Collection[int], fresh: FreshVectors | None = None) -> Found:
         """Up to `count` Pins for one query [1, E], highest inner product first, without the excluded ones.
@@ -116,7 +116,7 @@ def load_retriever(directory: Path, manifest: ReleaseManifest, threads: int, cac
             f"(got {index.ntotal} of width {index.d}); export the release again"
         )
     tower = load_model(directory / artifact.model, artifact.output, threads, manifest.sha256[artifact.model])
-    return Retriever(tower=tower, encoder=manifest.encoders.query_user, index=index, copy=copy)
+    return Retriever(tower=tower, encoder=Encoder(manifest.encoders.query_user), index=index, copy=copy)
 
 
 def _index(path: Path, sha256: str, cache: Path) -> tuple[Any, IndexCopy | None]:

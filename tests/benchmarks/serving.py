@@ -2,7 +2,7 @@
 
 Each route is asked at a constant rate, on a made corpus and on trained runs (`ARGS="--run runs/kuairand"`), beside
 `feast serve` and faiss; and releases change while two processes answer, with every answer compared with what each
-release answers alone.
+release answers alone. Each figure is kept as soon as it is measured: run again after a kill, the benchmark goes on.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -23,13 +26,16 @@ import typer
 from tests.benchmarks.figures.results import RESULTS, ResultRow, write_rows
 from tests.benchmarks.figures.serving_tables import PROMOTE
 from tests.benchmarks.serving_load.corpora import made_corpus, trained_corpus
+from tests.benchmarks.serving_load.journal import Journal
 from tests.benchmarks.serving_load.made_run import Size
 from tests.benchmarks.serving_load.promote import Found, Load, measure
-from tests.benchmarks.serving_load.routes import RouteLoad, measure_routes
+from tests.benchmarks.serving_load.routes import Bench, RouteLoad, measure_routes, subject_of
 from trainers.run_config import available_threads
 
 SERVING = "serving"
 ROOT = Path(__file__).parents[2]
+KEPT = ROOT / ".cache" / "bench_serving"
+"""Figures of a benchmark that is not done."""
 CODE = ("serving", "feature_repo", "trainers/commands/serve.py", "tests/benchmarks/serving_load")
 """What the figures depend on."""
 
@@ -86,43 +92,63 @@ def main(
     workers: Annotated[int, typer.Option(help="Processes of the server.", min=1)] = 2,
     pins: Annotated[int, typer.Option(help="Pins in the index while releases change.")] = 50_000,
     only: Annotated[str, typer.Option(help="`promote`, `routes` or both.")] = "both",
-    made_pins: Annotated[int, typer.Option(help="Pins of the made corpus.")] = 1_000_000,
+    made_pins: Annotated[int, typer.Option(help="Pins of the made corpus; 0 leaves it out.")] = 1_000_000,
     made_users: Annotated[int, typer.Option(help="Users of the made corpus.")] = 1_000_000,
     requests: Annotated[int, typer.Option(help="Requests of each route and corpus at the rate.")] = 12_500,
-    seconds: Annotated[float, typer.Option(help="Length of each step to the highest rate.")] = 10.0,
+    seconds: Annotated[float, typer.Option(help="Length of each step to the highest rate.")] = 5.0,
     run: Annotated[list[Path] | None, typer.Option(help="Trained run to serve too; may be repeated.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure also what is measured already.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of serving.json.")] = RESULTS,
 ) -> None:
     """Measure the server and write tests/benchmarks/results/serving.json; rows that were not measured stay."""
+    # Otherwise servers would outlive a benchmark that is told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended; run again to go on"))
     machine = f"{platform.machine()}, {available_threads()} threads, Python {platform.python_version()}"
-    origin = {"machine": machine, "commit": code_commit()}
-    rows: list[ResultRow] = []
+    commit = code_commit()
+    journal = Journal(KEPT if out == RESULTS else out / "kept", commit)
+    if again:
+        journal.forget()
     problem = ""
     with tempfile.TemporaryDirectory(prefix="bench_serving_") as folder:
         if only != "routes":
             load = Load(size=Size(pins=pins), rate=rate, changes=changes, candidates=candidates, workers=workers)
             found = measure(Path(folder), load)
-            rows.append(result_row(load, found, **origin))
+            _write([result_row(load, found, machine=machine, commit=commit)], out)
             if found.failed or found.mixed:
                 problem = f"{found.failed} failed, {found.mixed} mixed"
         if only != "promote":
             routes = RouteLoad(rate=rate, requests=requests, step_seconds=seconds, workers=workers)
+            bench = Bench(folder=Path(folder), journal=journal, say=_say, machine=machine, commit=commit)
             size = Size(pins=made_pins, users=made_users, clusters=max(1, made_pins // 200), versions=1, hidden=512)
-            rows += _route_rows(Path(folder), size, run or [], routes, origin)
-    out.mkdir(parents=True, exist_ok=True)
-    typer.echo(f"wrote {write_rows(SERVING, merged_rows(rows, out), out)}")
+            _measure_routes(bench, size, run or [], routes, out)
+    journal.forget()
     if problem:
         raise SystemExit(f"every request must be answered by one release ({problem})")
 
 
-def _route_rows(
-    folder: Path, size: Size, runs: Sequence[Path], load: RouteLoad, origin: Mapping[str, str]
-) -> list[ResultRow]:
-    with made_corpus(folder, size) as corpus:
-        rows = list(measure_routes(corpus, load, folder, **origin))
+def _measure_routes(bench: Bench, size: Size, runs: Sequence[Path], load: RouteLoad, out: Path) -> None:
     for each in runs:
-        rows += measure_routes(trained_corpus(each), load, folder, **origin)
-    return rows
+        _say(f"run {each}")
+        _write(measure_routes(trained_corpus(each), load, bench), out)
+    if size.pins:
+        made = bench.journal.once([*subject_of("made", str(size), load), "rows"], lambda: _made_rows(bench, size, load))
+        _write([ResultRow.model_validate(row) for row in made], out)
+
+
+def _made_rows(bench: Bench, size: Size, load: RouteLoad) -> list[dict[str, Any]]:
+    _say(f"making {size.pins:,} Pins and {size.users:,} users")
+    with made_corpus(bench.folder, size) as corpus:
+        return [row.model_dump(mode="json", exclude_none=True) for row in measure_routes(corpus, load, bench)]
+
+
+def _write(rows: Sequence[ResultRow], out: Path) -> None:
+    """Put rows into the file in the place of older ones."""
+    out.mkdir(parents=True, exist_ok=True)
+    _say(f"wrote {write_rows(SERVING, merged_rows(rows, out), out)}")
+
+
+def _say(text: str) -> None:
+    typer.echo(f"{datetime.now(UTC):%H:%M:%S} {text}")
 
 
 def merged_rows(rows: Sequence[ResultRow], folder: Path) -> list[ResultRow]:

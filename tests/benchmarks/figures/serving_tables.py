@@ -19,13 +19,14 @@ EXPLANATION = (
     "is that of one process after the fourth change."
 )
 ROUTES = ("recommend", "rank", "features", "retrieve")
-P99_MS, OWN_SHARE, OVER_FEAST, OVER_FAISS, RECALL = 25.0, 0.2, 10.0, 1.2, 0.99
+P99_MS, AT_RATE, OWN_SHARE, OVER_FEAST, OVER_FAISS, RECALL = 25.0, 100.0, 0.2, 10.0, 1.2, 0.99
 """Goals."""
 ROUTES_EXPLANATION = (
     "Each route alone, at a constant rate of arrivals from a process of its own; latency counts from when a request "
-    "was due, and percentiles are of all requests. *Own* is the share of the server's time outside index, store and "
-    "model. *Highest rate* still has a 99th percentile of at most 50 ms, in steps of a quarter. Against `feast serve` "
-    "and faiss: medians of the same read, asked one after the other."
+    "was due, and percentiles are of all requests. A route that does not keep the rate up is asked at the highest "
+    "that it does. *Own* is the share of the server's time outside index, store and model. *Highest rate* still has a "
+    "99th percentile of at most 50 ms, in steps of a quarter. Against `feast serve` and faiss: the same read by both "
+    "in turns, one request after the other; medians of five rounds."
 )
 ROUTES_HEADER = (
     "route", "corpus", "requests/s", "requests", "failed or degraded", "latency, ms: p50, p90, p99, p99.9, most", "own",
@@ -79,8 +80,10 @@ def _compared(row: ResultRow) -> str:
 def _route_goal(row: ResultRow) -> str:
     if row.name == "recommend":
         share = float(row.params.get("own_share", 1.0))
-        soon = float(row.params["p99_ms"]) <= P99_MS
-        return f"p99 ≤ {P99_MS:g} ms: {_met(soon)}; own share ≤ 20 %: {_met(share <= OWN_SHARE)}"
+        soon = float(row.params["p99_ms"]) <= P99_MS and float(row.params["rate"]) >= AT_RATE
+        return (
+            f"p99 ≤ {P99_MS:g} ms at {AT_RATE:g} requests/s: {_met(soon)}; own share ≤ 20 %: {_met(share <= OWN_SHARE)}"
+        )
     if row.stock is not None and row.ours:
         return f"≥ {OVER_FEAST:g}×: {_met(row.stock / row.ours >= OVER_FEAST)}"
     if row.raw and row.ours is not None:

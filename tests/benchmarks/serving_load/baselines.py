@@ -6,34 +6,64 @@ import contextlib
 import http.client
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 
 from feature_repo.contract import join_key
+from feature_repo.layout import open_store
+from feature_repo.release.agreement import references_by_service
 from serving.retriever import load_retriever
 from tests.benchmarks.serving_load.corpora import Corpus
 from tests.feature_repo.stores.servers import HOST, free_port
 from trainers.life.index_kinds import recall
 
+RANK = "rank"
+"""The route whose answer takes features of the user, too."""
 START_PATIENCE_S = 120.0
-WARM_UP, REPEATS = 5, 40
-SEARCHES = 400
+WARM_UP, REPEATS = 3, 12
+ROUNDS = 5
+"""Times that ours and what it is compared with take turns."""
+SEARCHES = 100
 _SERVE = "from feast.cli.cli import cli; import sys; cli(sys.argv[1:])"
 
 
-def p50_ms(call: Callable[[int], object], repeats: int = REPEATS) -> float:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compared:
+    """The same work done in two ways, in turns: of each way the median of its rounds."""
+
+    ours_ms: float
+    theirs_ms: float
+    spread_ms: float
+    """Of our rounds, the slowest less the fastest."""
+
+
+def compared(ours: Callable[[int], object], theirs: Callable[[int], object], repeats: int = REPEATS) -> Compared:
+    """Median times of two ways that take turns."""
+    rounds = [(p50_ms(ours, repeats), p50_ms(theirs, repeats)) for _ in range(ROUNDS)]
+    own, other = zip(*rounds, strict=True)
+    return Compared(
+        ours_ms=statistics.median(own),
+        theirs_ms=statistics.median(other),
+        spread_ms=round(max(own) - min(own), 3),
+    )
+
+
+def p50_ms(call: Callable[[int], object], repeats: int) -> float:
     """Median time of a call, one after the other."""
     for number in range(WARM_UP):
         call(number)
     times = []
-    for number in range(repeats):
+    for number in range(WARM_UP, WARM_UP + repeats):
         began = time.perf_counter()
         call(number)
         times.append(1000 * (time.perf_counter() - began))
@@ -63,34 +93,42 @@ def feast_serve(corpus: Corpus, log: Path) -> Iterator[int]:
         process.wait(30)
 
 
-def feast_read_ms(port: int, corpus: Corpus, count: int) -> float:
-    """Median time in which `feast serve` answers all Pin features of the ranking service for some Pins."""
-    service = corpus.manifest.services.ranking
-
-    def read(number: int) -> None:
-        pins = np.random.default_rng(number).choice(corpus.pins, count, replace=False).tolist()
-        users = [int(corpus.users[number])] * count
-        entities = {join_key("pin"): pins, join_key("user"): users}
-        _post(
-            port, "/get-online-features", {"feature_service": service, "entities": entities, "full_feature_names": True}
-        )
-
-    return p50_ms(read)
+def against_feast(
+    port: int, feast_port: int, route: str, corpus: Corpus, body_of: Callable[[int], str], count: int
+) -> Compared:
+    """Our route, and `feast serve` asked for the same features of the same number of Pins, one after the other."""
+    path = f"/v1/{route}"
+    asked = [json.loads(body_of(number)) for number in range(WARM_UP + REPEATS)]
+    feast = [_feast_body(corpus, number, count, with_user=route == RANK) for number in range(WARM_UP + REPEATS)]
+    return compared(
+        lambda number: _post(port, path, asked[number]),
+        lambda number: _post(feast_port, "/get-online-features", feast[number]),
+    )
 
 
-def served_ms(port: int, path: str, body_of: Callable[[int], str]) -> float:
-    """Median time in which our server answers, asked one after the other."""
-    return p50_ms(lambda number: _post(port, path, json.loads(body_of(number))))
+def _feast_body(corpus: Corpus, number: int, count: int, *, with_user: bool) -> dict[str, Any]:
+    """All Pin features that the release's rankers may read, for some Pins; and those of the user where they score."""
+    pins = np.random.default_rng(number).choice(corpus.pins, count, replace=False).tolist()
+    entities = {join_key("pin"): pins}
+    if with_user:
+        entities[join_key("user")] = [int(corpus.users[number])] * count
+        return {"feature_service": corpus.manifest.services.ranking, "entities": entities, "full_feature_names": True}
+    services = references_by_service(open_store(corpus.run / "feature_repo"), corpus.manifest.services)
+    references = services[corpus.manifest.services.ranking]["pin"]
+    return {"features": list(references), "entities": entities, "full_feature_names": True}
 
 
-def search_ms(corpus: Corpus, depth: int) -> tuple[float, float, float]:
+def search_ms(corpus: Corpus, depth: int) -> tuple[Compared, float]:
     """Median times of our retrieval and of faiss itself for the same queries, and recall against an exact search."""
     retriever = load_retriever(corpus.release_dir, corpus.manifest, threads=1)
     raw = faiss.read_index(str(corpus.release_dir / corpus.manifest.retrieval.index))
     queries = _queries(corpus, raw)
-    ours = p50_ms(lambda number: retriever.search(queries[number : number + 1], depth, ()), SEARCHES)
-    theirs = p50_ms(lambda number: raw.search(queries[number : number + 1], depth), SEARCHES)
-    return ours, theirs, round(recall(raw, _exact(raw), queries, depth), 4)
+    found = compared(
+        lambda number: retriever.search(queries[number : number + 1], depth, ()),
+        lambda number: raw.search(queries[number : number + 1], depth),
+        SEARCHES,
+    )
+    return found, round(recall(raw, _exact(raw), queries, depth), 4)
 
 
 def _queries(corpus: Corpus, index: faiss.Index) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:

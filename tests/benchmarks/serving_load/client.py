@@ -14,13 +14,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 FAILED, MIXED, LESS = -1, -2, -3
 """Outcomes: no answer with status 200, one that no release gives, and one that says it is less than it could be."""
-DEGRADED = '"degraded":{'
+DEGRADED = b'"degraded":{'
+HTTP_OK = 200
+_BUFFER_BYTES = 1 << 18
+_BEGINNING = 4096
 REQUESTS_A_CONNECTION = 100
 """Requests after which a connection is opened anew, so that every worker process gets its share."""
 PATIENCE_S = 30.0
@@ -50,6 +54,9 @@ class Plan:
     connections: int
     requests: tuple[Request, ...]
     """Sent in turns."""
+    give_up_s: float = 10.0
+    """Requests that are later than this are not sent any more and count as failed, so that a rate that is far too high
+    comes to an end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +79,71 @@ class Outcomes:
         return int((self.outcome == outcome).sum())
 
 
+class _Connection(asyncio.BufferedProtocol):
+    """One connection, into one buffer: answers may be megabytes, and this process shares the server's cores."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._filled = self._body = self._end = 0
+        self._answered: asyncio.Future[None] | None = None
+        self._writer: Any = None
+
+    async def ask(self, wire: bytes) -> tuple[int, memoryview]:
+        """Status and body of the answer; the body is valid until the next question."""
+        assert self._writer is not None
+        self._filled = self._body = self._end = 0
+        self._answered = asyncio.get_running_loop().create_future()
+        self._writer.write(wire)
+        await self._answered
+        return int(self._buffer[9:12]), memoryview(self._buffer)[self._body : self._end]
+
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._writer = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        if self._filled == len(self._buffer):
+            # Not in place: a view of the old one may still be held.
+            self._buffer = self._buffer + bytearray(len(self._buffer))
+        return memoryview(self._buffer)[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        if not self._end and (head := self._buffer.find(b"\r\n\r\n", 0, self._filled)) >= 0:
+            lines = bytes(self._buffer[:head]).lower().split(b"\r\n")
+            length = next(int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:"))
+            self._body, self._end = head + 4, head + 4 + length
+        if self._end and self._filled >= self._end and self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_exception(exc or EOFError("the server hung up"))
+
+
+class _Question:
+    """A request as it is sent, and its answers as they come."""
+
+    def __init__(self, request: Request) -> None:
+        body = request.body.encode()
+        head = f"POST {request.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        self.wire = head.encode() + body
+        self._answers = {answer.encode(): number for number, answer in reversed([*enumerate(request.answers)])}
+
+    def outcome(self, status: int, body: memoryview) -> int:
+        """Number of the release that gave the answer, or what is wrong with it."""
+        if status != HTTP_OK:
+            return FAILED
+        # It stands near the beginning of every answer that may have it.
+        if DEGRADED in bytes(body[:_BEGINNING]):
+            return LESS
+        return self._answers.get(bytes(body), MIXED) if self._answers else 0
+
+
 @dataclass
 class _Load:
     plan: Plan
@@ -79,49 +151,43 @@ class _Load:
     next: int = 0
     rows: list[tuple[float, float, float, int]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._questions = [_Question(each) for each in self.plan.requests]
+
     @property
     def total(self) -> int:
         return int(self.plan.rate * self.plan.seconds)
 
     async def connection(self) -> None:
         """Take the next request that is due, as long as there are any."""
-        reader = writer = None
+        connection: _Connection | None = None
         made = 0
         while (number := self.next) < self.total:
             self.next += 1
             due = self.started + number / self.plan.rate
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if (now := time.monotonic()) - due > self.plan.give_up_s:
+                self.rows.append((due, now, now, FAILED))
+                continue
+            await asyncio.sleep(max(0.0, due - now))
             sent, outcome = time.monotonic(), FAILED
             try:
-                if writer is None or made % REQUESTS_A_CONNECTION == 0:
-                    if writer is not None:
-                        writer.close()
-                    reader, writer = await asyncio.open_connection("127.0.0.1", self.plan.port)
-                assert reader is not None
+                if connection is None or made % REQUESTS_A_CONNECTION == 0:
+                    if connection is not None:
+                        connection.close()
+                    connection = await self._connect()
                 async with asyncio.timeout(PATIENCE_S):
-                    outcome = await _ask(reader, writer, self.plan.requests[number % len(self.plan.requests)])
+                    question = self._questions[number % len(self._questions)]
+                    outcome = question.outcome(*await connection.ask(question.wire))
             except (OSError, EOFError, TimeoutError):
-                writer = None
+                connection = None
             made += 1
             self.rows.append((due, sent, time.monotonic(), outcome))
-        if writer is not None:
-            writer.close()
+        if connection is not None:
+            connection.close()
 
-
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Request) -> int:
-    body = request.body.encode()
-    head = f"POST {request.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-    writer.write(head.encode() + body)
-    lines = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
-    length = next(int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:"))
-    answer = (await reader.readexactly(length)).decode()
-    if b" 200 " not in lines[0]:
-        return FAILED
-    if DEGRADED in answer:
-        return LESS
-    if not request.answers:
-        return 0
-    return request.answers.index(answer) if answer in request.answers else MIXED
+    async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        return (await loop.create_connection(_Connection, "127.0.0.1", self.plan.port))[1]
 
 
 async def send(plan: Plan) -> Outcomes:

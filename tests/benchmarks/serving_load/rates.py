@@ -24,7 +24,7 @@ SLOWEST_P99_MS = 50.0
 """Latency that the highest rate must keep at its 99th percentile."""
 STEP = 1.25
 """From one rate to the next higher one."""
-WARM_UP_S = 3.0
+WARM_UP_S = 1.5
 _PATIENCE_S = 120.0
 _STAGE = re.compile(r'^headwater_\w*stage_seconds_sum\{.*stage="(\w+)".*\} (\S+)$')
 OWN_STAGES = ("own", "other", "server")
@@ -61,6 +61,8 @@ class Load:
 
     port: int
     folder: Path
+    say: Callable[[str], object] = str
+    """Told what each rate gave."""
     connections: int = 64
 
     def at(self, rate: float, seconds: float, requests: Sequence[Request]) -> AtRate:
@@ -68,7 +70,9 @@ class Load:
         self._send(rate, WARM_UP_S, requests)
         before = stage_seconds(self.port)
         outcomes = self._send(rate, seconds, requests)
-        return found_at(rate, outcomes, _share(before, stage_seconds(self.port)))
+        found = found_at(rate, outcomes, _share(before, stage_seconds(self.port)))
+        self.say(f"  {rate:g} requests/s for {seconds:g} s: {_told(found)}")
+        return found
 
     def _send(self, rate: float, seconds: float, requests: Sequence[Request]) -> Outcomes:
         """From a process of its own."""
@@ -92,6 +96,11 @@ def found_at(rate: float, outcomes: Outcomes, own_share: float | None = None) ->
         latencies_ms=found | {"max": round(float(latencies.max()), 2)},
         own_share=own_share,
     )
+
+
+def _told(found: AtRate) -> str:
+    latencies = ", ".join(f"{name} {found.latencies_ms[name]}" for name in ("p50", "p99", "max"))
+    return f"{latencies} ms, {found.failed} failed, {found.degraded} degraded, own {found.own_share}"
 
 
 def highest_rate(at: Callable[[float], AtRate], start: float, most: float = 10_000.0) -> float:

@@ -11,6 +11,7 @@ import pytest
 from tests.benchmarks.document import benchmarks_text
 from tests.benchmarks.figures.results import ResultRow, Results, write_rows
 from tests.benchmarks.serving import merged_rows, result_row
+from tests.benchmarks.serving_load.baselines import compared
 from tests.benchmarks.serving_load.client import (
     FAILED,
     MIXED,
@@ -21,6 +22,7 @@ from tests.benchmarks.serving_load.client import (
     save_plan,
     send,
 )
+from tests.benchmarks.serving_load.journal import Journal
 from tests.benchmarks.serving_load.made_run import Size
 from tests.benchmarks.serving_load.promote import Change, Found, Load
 from tests.benchmarks.serving_load.rates import AtRate, found_at, highest_rate
@@ -65,6 +67,40 @@ def test_client_tells_answers_of_each_release_from_mixed_and_failed_ones() -> No
     assert np.allclose(np.diff(found.due), 1 / 200)
     assert (found.sent >= found.due - 0.002).all()
     assert (found.received >= found.sent).all()
+
+
+def test_client_gives_up_on_what_is_far_too_late() -> None:
+    asked = Request(path="/whole", body="a", answers=("a",))
+
+    async def late() -> Outcomes:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            return await send(Plan(port=port, rate=1e6, seconds=2e-3, connections=1, requests=(asked,), give_up_s=0.05))
+
+    found = asyncio.run(late())
+    assert len(found.due) == 2000
+    assert 0 < found.count(FAILED) < 2000
+
+
+def test_journal_measures_once_at_a_commit(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def measured(journal: Journal) -> float:
+        return float(journal.once(["rank", 1], lambda: asked.append("rank") or 2.5))
+
+    assert [measured(Journal(tmp_path / "kept", commit)) for commit in ("a", "a", "b")] == [2.5] * 3
+    assert len(asked) == 2
+    Journal(tmp_path / "kept", "a").forget()
+    assert not Journal(tmp_path / "kept", "a").has(["rank", 1])
+
+
+def test_two_ways_are_compared_in_turns() -> None:
+    asked: list[str] = []
+    found = compared(lambda _: asked.append("ours"), lambda _: asked.append("theirs"), repeats=1)
+    assert asked == [*["ours"] * 4, *["theirs"] * 4] * 5
+    assert found.ours_ms >= 0
+    assert found.spread_ms >= 0
 
 
 def test_plan_is_read_back(tmp_path: Path) -> None:
@@ -147,7 +183,7 @@ def test_document_shows_routes_beside_their_goals() -> None:
         for name, more in (("recommend", {}), ("rank", {"stock": 100.0}), ("retrieve", {"raw": 7.0}))
     )
     text = benchmarks_text(Results(rows=rows))
-    assert "p99 ≤ 25 ms: met; own share ≤ 20 %: met" in text
+    assert "p99 ≤ 25 ms at 100 requests/s: met; own share ≤ 20 %: met" in text
     assert "feast serve 100.0 ms, ours 8.0 ms: 12.5× | ≥ 10×: met" in text
     assert "1.14×; recall 0.995 | ≤ 1.2×: met; recall ≥ 0.99: met" in text
 
