@@ -62,7 +62,9 @@ def rank_pins(request: RankRequest, choice: Chosen, shadow: Shadowed, watch: Wat
     if shadow is not None and found.degraded is None:
         shadow.offer(Answered.of(recommender.release, question, now, found.ranked.pctr_by_pin()))
     watch.answered(recommender, assignment, question, found, now)
+    asked = dict(zip(question.candidates, request.pin_ids, strict=True))
+    missing = [asked[key] for key in found.ranked.unknown.tolist()]
     return json_answer(
         ranking(recommender, assignment, found, request.user_id, now)
-        | {"filtered": found.ranked.num_filtered, "missing": ids.shown_pins(found.ranked.unknown)}
+        | {"filtered": found.ranked.num_filtered, "missing": missing}
     )

@@ -92,7 +92,7 @@ def test_page_says_that_a_lift_is_not_significant(html: str) -> None:
 
 
 def test_page_names_licence_and_citation(html: str) -> None:
-    assert "used under CC BY-SA 4.0 (invented)" in html
+    assert "Licence: CC BY-SA 4.0 (invented)." in html
     assert "An invented log. Proceedings of Nothing" in html
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trainers.commands.exits import exit_codes
-from trainers.commands.options import DebugOption, JsonOption
+from trainers.commands.options import ChangeDryRunOption, DebugOption, JsonOption, QuietOption
 
 if TYPE_CHECKING:
     from trainers.request_log.impressions import Served
@@ -35,20 +35,27 @@ def add_command(app: typer.Typer) -> None:
         out: OutOption,
         clicks: ClicksOption = None,
         log: LogOption = None,
+        dry_run: ChangeDryRunOption = False,
         as_json: JsonOption = False,
+        quiet: QuietOption = False,
         debug: DebugOption = False,
     ) -> None:
         """Turn a request log and later clicks into impressions, with a declaration to ingest them by."""
         from feature_repo.request_log.layout import REQUEST_LOG
+        from trainers.console import Console
         from trainers.data.event_log import EventLog
         from trainers.request_log.impressions import write_impressions
 
         with exit_codes(debug=debug, as_json=as_json):
-            found = write_impressions(log or run / REQUEST_LOG, EventLog(run / "event_log"), clicks or [], out)
+            event_log, progress = EventLog(run / "event_log"), Console(quiet=quiet)
+            found = write_impressions(
+                log or run / REQUEST_LOG, event_log, clicks or [], out, dry_run=dry_run, progress=progress
+            )
             if as_json:
-                typer.echo(json.dumps({"out": str(out), **dataclasses.asdict(found)}, indent=2))
+                shown = {"out": str(out), "dry_run": dry_run, **dataclasses.asdict(found)}
+                typer.echo(json.dumps(shown, indent=2))
             else:
-                typer.echo(_sentences(found, out))
+                typer.echo(("would write: " if dry_run else "") + _sentences(found, out))
 
 
 def _sentences(found: Served, out: Path) -> str:

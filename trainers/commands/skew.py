@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trainers.commands.exits import FAILED, exit_codes
-from trainers.commands.options import DebugOption, ExistingRunOption, JsonOption
+from trainers.commands.options import DebugOption, ExistingRunOption, JsonOption, QuietOption
 from trainers.commands.tables import aligned, terminal_width
 
 if TYPE_CHECKING:
@@ -41,10 +41,12 @@ def add_command(app: typer.Typer) -> None:
         answers: AnswersOption = 2000,
         most: MostOption = 0.0,
         as_json: JsonOption = False,
+        quiet: QuietOption = False,
         debug: DebugOption = False,
     ) -> None:
         """Recompute logged answers as training would, by feature and score; ends with 1 where they differ."""
         from feature_repo.request_log.layout import REQUEST_LOG
+        from trainers.console import Console
         from trainers.life.operators import open_catalogue
         from trainers.request_log.skew import measured_skew
 
@@ -52,7 +54,10 @@ def add_command(app: typer.Typer) -> None:
             if not 0.0 <= most <= 1.0:
                 raise ValueError(f"--most must be a share from 0 to 1 (got {most})")
             folder = log or run / REQUEST_LOG
-            found = measured_skew(run, open_catalogue(run), folder, most_answers=answers, release=release)
+            progress = Console(quiet=quiet)
+            found = measured_skew(
+                run, open_catalogue(run), folder, most_answers=answers, release=release, progress=progress
+            )
             skewed = any(each.beyond(most) for each in found)
             if as_json:
                 rows = [each.to_dict() for each in found]

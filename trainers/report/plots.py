@@ -27,7 +27,7 @@ from trainers.report.schema import CalibrationBin, Interval
 INK, MUTED, RULE, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
 SERIES = ("#1a0001", "#1a0002", "#1a0003", "#1a0004", "#1a0005", "#1a0006")
 _DASHES = ("-", (0, (5, 2)), (0, (2, 1.5)))
-_MARKERS = ("o", "s", "^", "D", "v", "P")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 _CSS = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--paper"} | {
     color: f"--series-{i}" for i, color in enumerate(SERIES, start=1)
 }
@@ -150,8 +150,7 @@ def _by_day(
     figure, axes = _figure(2.7)
     for i, (label, points) in enumerate(series.items()):
         x, y = zip(*((day.toordinal(), value) for day, value in points), strict=True)
-        axes.plot(x, y, color=SERIES[i % len(SERIES)], marker=_MARKERS[i % len(_MARKERS)], label=label,
-                  linewidth=1.4, markersize=4, markevery=math.ceil(len(x) / 20))  # fmt: skip
+        axes.plot(x, y, **_line(i), label=label, linewidth=1.4, markersize=4, markevery=math.ceil(len(x) / 20))
     days = sorted({day for points in series.values() for day, _ in points})
     labelled = days[:: math.ceil(len(days) / 6)]
     axes.set_xticks([day.toordinal() for day in labelled], [f"{day.day} {day:%b}" for day in labelled])
@@ -228,14 +227,19 @@ def _curves(series: Mapping[str, Points]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _line(i: int) -> dict[str, Any]:
+    """Colour, marker and dashes of one line among many; where colours begin anew, lines are dashed."""
+    dashes = _DASHES[i // len(SERIES) % len(_DASHES)]
+    return {"color": SERIES[i % len(SERIES)], "marker": _MARKERS[i % len(_MARKERS)], "linestyle": dashes}
+
+
 @mpl.rc_context(_STYLE)
 def recall_by_depth(series: Mapping[str, Points], *, name: str) -> str:
     """SVG of recall over the number of candidates, one line per retrieval model."""
     figure, axes = _figure(3.1 + 0.2 * len(series))
     for i, (label, points) in enumerate(series.items()):
         x, y = zip(*points, strict=True)
-        axes.plot(x, y, color=SERIES[i % len(SERIES)], label=label, linewidth=1.4, marker=_MARKERS[i % len(_MARKERS)],
-                  markersize=4)  # fmt: skip
+        axes.plot(x, y, **_line(i), label=label, linewidth=1.4, markersize=4)
     depths = sorted({int(depth) for points in series.values() for depth, _ in points})
     axes.set_xscale("log")
     axes.set_xticks(depths, [str(depth) for depth in depths])

@@ -22,6 +22,7 @@ from trainers.data.columns import PINS as PINS_TABLE
 from trainers.data.connection import connect, literal, quote
 from trainers.data.event_log import EventLog
 from trainers.data.source_files import hashed_key
+from trainers.progress import SILENT, Progress
 from trainers.request_log.rows import RequestLogError, releases_of
 
 DATASET_FILE: Final = "dataset.yaml"
@@ -48,7 +49,15 @@ class Served:
     """Share of the impressions with the label that `pctr` predicts; none where the clicks don't know it."""
 
 
-def write_impressions(log: Path, event_log: EventLog, clicks: Sequence[Path], out: Path) -> Served:
+def write_impressions(
+    log: Path,
+    event_log: EventLog,
+    clicks: Sequence[Path],
+    out: Path,
+    *,
+    dry_run: bool = False,
+    progress: Progress = SILENT,
+) -> Served:
     """Write `impressions/date=YYYY-MM-DD.parquet` and a dataset's declaration that reads them.
 
     Args:
@@ -57,6 +66,7 @@ def write_impressions(log: Path, event_log: EventLog, clicks: Sequence[Path], ou
         clicks: Parquet or CSV files with `request_id`, `pin_id`, and optionally `label`, a label of the dataset, and
             `event_timestamp`. Without `label` a row is a positive of the label that `pctr` predicts.
         out: Folder to be made; nothing is left of it when anything fails.
+        dry_run: Count everything, write nothing.
 
     Raises:
         RequestLogError: There are no answers, or the clicks are not as above.
@@ -68,12 +78,21 @@ def write_impressions(log: Path, event_log: EventLog, clicks: Sequence[Path], ou
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        with tempfile.TemporaryDirectory(prefix="headwater-") as temp, connect(temp=Path(temp)) as connection:
+        with (
+            tempfile.TemporaryDirectory(prefix="headwater-") as temp,
+            connect(temp=Path(temp)) as connection,
+            progress.stage("join answers and clicks", 3) as stage,
+        ):
             joined = _Joined(connection, event_log)
             joined.read_answers([file.responses for file in files], [file.pins for file in files])
+            stage.advance()
             joined.read_clicks(clicks)
-            joined.write(partial / IMPRESSIONS)
+            stage.advance()
             found = joined.counts()
+            if dry_run:
+                return found
+            joined.write(partial / IMPRESSIONS)
+            stage.advance()
         (partial / DATASET_FILE).write_text(_declaration(event_log))
         partial.rename(out)
     finally:

@@ -29,6 +29,7 @@ from trainers.data.examples import encode_sides
 from trainers.data.frames import point_in_time_frame
 from trainers.life.operators import REPO
 from trainers.life.releases import verified_release
+from trainers.progress import SILENT, Progress
 from trainers.request_log.differences import Difference, compared, compared_arrays
 from trainers.request_log.rows import LoggedPins, RequestLogError, read_pins, releases_of
 from trainers.request_log.scores import released_scores
@@ -71,7 +72,13 @@ class ReleaseSkew:
 
 
 def measured_skew(
-    run: Path, catalogue: Catalogue, log: Path, *, most_answers: int, release: str | None = None
+    run: Path,
+    catalogue: Catalogue,
+    log: Path,
+    *,
+    most_answers: int,
+    release: str | None = None,
+    progress: Progress = SILENT,
 ) -> list[ReleaseSkew]:
     """Skew of every release in a request log, or of one.
 
@@ -91,7 +98,13 @@ def measured_skew(
     logged = [read_pins(name, files, most_answers) for name, files in sorted(found.items())]
     if not any(each.num_answers for each in logged):
         raise RequestLogError(f"{log} must hold whole answers with Pins (got none); serve some first")
-    return [skew_of(run, catalogue, each) for each in logged if each.num_answers]
+    measured = []
+    with progress.stage("recompute answers, by release", sum(each.num_answers > 0 for each in logged)) as stage:
+        for each in logged:
+            if each.num_answers:
+                measured.append(skew_of(run, catalogue, each))
+                stage.advance()
+    return measured
 
 
 def skew_of(run: Path, catalogue: Catalogue, logged: LoggedPins) -> ReleaseSkew:
