@@ -27,7 +27,7 @@ def activity_views(manifest: RepoManifest) -> list[FeatureView]:
 
 
 def history_views(manifest: RepoManifest) -> list[FeatureView]:
-    """One view per long user history; offline only, because only upstream reads them."""
+    """One view per long user history."""
     return [_history(manifest, name) for name in manifest.histories]
 
 
@@ -54,7 +54,6 @@ def _history(manifest: RepoManifest, history: str) -> FeatureView:
         ttl=ttl(0),
         schema=[join_key_field("user"), Field(name=HISTORY_FIELD, dtype=Array(Int64))],
         source=snapshot_source(name),
-        online=False,
         tags=tags(manifest, kind="history"),
         owner=OWNER,
         description=f"Pins of the user's {history} history from before the event log, oldest first.",

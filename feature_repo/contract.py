@@ -54,7 +54,7 @@ def attributes_view(entity: str) -> str:
 
 
 def history_view(name: str) -> str:
-    """Feature view of a long user history that only upstream reads."""
+    """Feature view of a long user history, which upstream and retrieval read."""
     return f"user_history_{name}"
 
 
@@ -231,6 +231,10 @@ class ServiceDeclaration:
     """Entities whose vectors it reads."""
 
 
+HISTORY_SERVICE = "retrieval_histories"
+"""Feature service of the long histories alone; absent where a dataset has none."""
+
+
 def base_views(manifest: RepoManifest) -> tuple[str, ...]:
     """Activity and attribute views of both entities: what every consumer reads."""
     activity = [activity_view(entity) for entity in ENTITIES]
@@ -241,16 +245,19 @@ def consumer_services(manifest: RepoManifest) -> dict[str, ServiceDeclaration]:
     """Every feature service of the repo by name.
 
     `upstream` reads the base views and the histories, `upstream_user` and `upstream_pin` the part of one entity, to
-    generate its embeddings. `ranking` and `retrieval` read the base views, and for each
-    embedding version also: the user's vectors, the Pin's, both; and both of each version of `ctr` with each of `cvr`.
+    generate its embeddings. `ranking` reads the base views, `retrieval` the histories too, and for each
+    embedding version both also: the user's vectors, the Pin's, both; and both of each version of `ctr` with each of
+    `cvr`. `retrieval_histories` has the histories alone, for rows that have their other features already.
     """
     histories = tuple(history_view(name) for name in manifest.histories)
     found = [ServiceDeclaration(name="upstream", consumer="upstream", views=base_views(manifest) + histories)]
     for entity in ENTITIES:
         views = tuple(view for view in found[0].views if view.startswith(f"{entity}_"))
         found.append(ServiceDeclaration(name=f"upstream_{entity}", consumer="upstream", views=views))
-    for consumer in ("ranking", "retrieval"):
-        found += [_service(manifest, consumer, *variant) for variant in _embedding_variants(manifest)]
+    for consumer, views in (("ranking", ()), ("retrieval", histories)):
+        found += [_service(manifest, consumer, views, *variant) for variant in _embedding_variants(manifest)]
+    if histories:
+        found.append(ServiceDeclaration(name=HISTORY_SERVICE, consumer="retrieval", views=histories))
     return {service.name: service for service in found}
 
 
@@ -264,13 +271,17 @@ def _embedding_variants(manifest: RepoManifest) -> list[tuple[tuple[EmbeddingVer
 
 
 def _service(
-    manifest: RepoManifest, consumer: str, versions: tuple[EmbeddingVersion, ...], entities: tuple[str, ...]
+    manifest: RepoManifest,
+    consumer: str,
+    more: tuple[str, ...],
+    versions: tuple[EmbeddingVersion, ...],
+    entities: tuple[str, ...],
 ) -> ServiceDeclaration:
     vectors = (embedding_view(entity, item.model, item.version) for item in versions for entity in entities)
     return ServiceDeclaration(
         name=service_name(consumer, versions, entities),
         consumer=consumer,
-        views=(*base_views(manifest), *vectors),
+        views=(*base_views(manifest), *more, *vectors),
         versions=versions,
         entities=entities,
     )

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from tests.data.small_repo import SmallRepo
+from trainers.data.engaged_pairs import engaged_pairs
 from trainers.data.engagements import read_engagements
+from trainers.data.long_histories import read_histories
 from trainers.data.ranking_data import split
 from trainers.data.retrieval_data import RetrievalPeriod
 from trainers.evaluation.arms import RankerJob
@@ -35,12 +39,15 @@ def retrieval_job(repo: SmallRepo, **periods: RetrievalPeriod) -> RetrievalJob:
         "validation": (test_from - day, test_from),
         "test": (test_from, until),
     }
+    parts = split(repo.spec, repo.data, "click")
+    rows = np.concatenate([parts.train, parts.validation])
     found = {name: periods.get(name) or repo.reader.period(*span, POPULARITY_DAYS) for name, span in read.items()}
     return RetrievalJob(
         manifest=repo.manifest,
         data=repo.data,
-        split=split(repo.spec, repo.data, "click"),
-        label_column=0,
+        user=repo.data.user,
+        pairs=engaged_pairs(repo.data, rows, 0, repo.store, repo.data.user),
+        histories=read_histories(repo.log, repo.store, repo.data.user, repo.spec.window.train_from),
         engagements=lambda period, histories: read_engagements(repo.log, period, histories=histories),
         recipe=repo.recipe.retrieval,
         sequence_buckets=256,

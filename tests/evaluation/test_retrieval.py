@@ -104,9 +104,9 @@ def test_choice_without_a_user_in_validation_is_the_first(
 def test_choice_learns_from_pairs_before_validation_and_the_model_from_all(job: RetrievalJob) -> None:
     training = retrieval._Training(job, ())
     start = round(job.validation.start.timestamp() * 1_000_000)
-    micros = job.data.event_micros[training._positive]
-    assert len(training._pairs(before=job.validation.start).user_ids) == (micros < start).sum()
-    assert 0 < (micros < start).sum() < len(micros) == len(training._pairs().user_ids)
+    micros = training._pairs.event_micros
+    assert len(training._pairs.before(job.validation.start).user_ids) == (micros < start).sum()
+    assert 0 < (micros < start).sum() < len(micros) == len(training._pairs.user_ids)
     assert micros.max() < round(job.test.start.timestamp() * 1_000_000)
 
 

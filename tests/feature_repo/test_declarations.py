@@ -36,7 +36,7 @@ def test_declare_names_every_view_and_service() -> None:
     variants = ["", "__ctr_v1__cvr_v1"]
     variants += [f"__{prefix}{model}_v1" for prefix in ("", "user_", "pin_") for model in ("ctr", "cvr")]
     services = {f"{consumer}{variant}" for consumer in ("ranking", "retrieval") for variant in variants}
-    services |= {"upstream", "upstream_user", "upstream_pin"}
+    services |= {"upstream", "upstream_user", "upstream_pin", "retrieval_histories"}
     assert {name for name, item in objects.items() if isinstance(item, FeatureService)} == services
 
 
@@ -45,7 +45,11 @@ def test_declare_names_every_view_and_service() -> None:
     [
         ("upstream", ("user_activity", "pin_activity", "pin_attributes", "user_history_before")),
         ("ranking", ("user_activity", "pin_activity", "pin_attributes")),
-        ("retrieval__pin_ctr_v1", ("user_activity", "pin_activity", "pin_attributes", "pin_embedding_ctr_v1")),
+        (
+            "retrieval__pin_ctr_v1",
+            ("user_activity", "pin_activity", "pin_attributes", "user_history_before", "pin_embedding_ctr_v1"),
+        ),
+        ("retrieval_histories", ("user_history_before",)),
     ],
 )
 def test_service_reads_the_declared_views(service: str, views: tuple[str, ...]) -> None:
@@ -86,8 +90,12 @@ def test_attribute_types_follow_their_kind() -> None:
     assert fields_of(view) == {"age": Float64, "city": Int64, "tags": Array(String), "image": Array(Float32)}
 
 
-def test_histories_are_offline_only() -> None:
-    assert not feature_views(MANIFEST)["user_history_before"].online
+def test_histories_are_online_for_retrieval() -> None:
+    assert feature_views(MANIFEST)["user_history_before"].online
+
+
+def test_services_have_no_histories_of_their_own_without_any() -> None:
+    assert "retrieval_histories" not in consumer_services(replace(MANIFEST, histories=()))
 
 
 def test_load_gives_the_entities_alone_when_there_is_no_manifest(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.metrics import ndcg_at_k, recall_at_k
-from trainers.retrieval.full_ranking import best_by_bias, top_pins, top_pins_by_bias
+from trainers.retrieval.full_ranking import Keys, Vectors, best_by_bias, top_pins_by_bias
 
 
 def column(*values: float) -> npt.NDArray[np.float32]:
@@ -23,6 +23,14 @@ def keys(*values: int) -> npt.NDArray[np.int64]:
 
 
 NO_BIAS = np.zeros(4, np.float32)
+
+
+def top_pins(
+    queries: Vectors, candidates: Vectors, bias: Vectors, seen: list[Keys], k: int, *, chunk: int = 256
+) -> Keys:
+    """The best Pins under one bias."""
+    (found,) = top_pins_by_bias(queries, candidates, bias[None], seen, k, chunk=chunk)
+    return found
 
 
 def test_top_pins_rank_by_inner_product_plus_bias() -> None:

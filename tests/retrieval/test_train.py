@@ -9,12 +9,13 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from trainers.data.engaged_pairs import Pairs
 from trainers.data.examples import Examples
 from trainers.modules.embedding import FieldEmbeddingConfig
 from trainers.modules.side import SequenceInputs, SideConfig
 from trainers.retrieval.model import QueryTower, SharedVectors, TwoTower, TwoTowerConfig
 from trainers.retrieval.recipes import RetrievalRecipe
-from trainers.retrieval.train import Pairs, _optimizer, embed, train_two_tower
+from trainers.retrieval.train import _optimizer, embed, train_two_tower
 
 CONFIG = TwoTowerConfig(
     user=SideConfig(fields=FieldEmbeddingConfig(side="user", field_dim=4, num_dense=2)),
@@ -29,6 +30,7 @@ BLOCKS = TwoTowerConfig(
     ),
     pin=SideConfig(fields=FieldEmbeddingConfig(side="pin", field_dim=4, vector_dims=(2,))),
     shared=(SharedVectors(user="user_vector_0", pin="pin_vector_0", dim=2, weight=0.5),),
+    remembered=(SequenceInputs(pins="user_id_0", length=3),),
     sequence_buckets=8,
     pin_bucket="pin_bucket",
     hidden_dim=8,
@@ -56,6 +58,7 @@ def pairs(count: int = 48) -> Pairs:
         ),
         user_ids=np.arange(count),
         pin_ids=pins,
+        event_micros=np.arange(count),
     )
 
 
@@ -91,9 +94,9 @@ def test_optimizer_does_not_pull_the_weights_of_blocks_to_zero() -> None:
     model = TwoTower(BLOCKS)
     others, weights = _optimizer(model, RECIPE).param_groups
     assert (weights["lr"], weights["weight_decay"]) == (RECIPE.weights_lr, 0.0)
-    assert [tuple(each.shape) for each in weights["params"]] == [(), (1,), ()]
+    assert [tuple(each.shape) for each in weights["params"]] == [(), (1,), (), (3,), (0,)]
     assert (others["lr"], others["weight_decay"]) == (RECIPE.lr, RECIPE.weight_decay)
-    assert len(others["params"]) + 3 == len(list(model.parameters()))
+    assert len(others["params"]) + 5 == len(list(model.parameters()))
 
 
 def test_train_two_tower_needs_two_pairs() -> None:
@@ -120,15 +123,24 @@ def block_inputs() -> dict[str, npt.NDArray[np.generic]]:
 
 def test_inner_product_is_the_sum_of_its_blocks_by_hand() -> None:
     model = TwoTower(BLOCKS).eval()
-    table = torch.zeros(8, 4)
-    table[3, 0], table[5, 1] = 2.0, 3.0
-    assert model.pin_table is not None
-    model.load_state_dict(model.state_dict() | {"pin_table.rows.weight": table, "pin_table.weight": torch.tensor(0.1)})
+    rows, remembered = torch.zeros(8, 4), torch.zeros(8, 4)
+    rows[3, 0], rows[5, 1], rows[5, 2] = 2.0, 3.0, 1.0
+    remembered[3, 0], remembered[5, 1] = 1.0, 4.0
+    weights = {
+        "rows.weight": rows,
+        "remembered.weight": remembered,
+        "weight": torch.tensor(0.1),
+        "anyone": torch.tensor([0.0, 0.0, 7.0, 0.0]),
+        "counted.0.places": torch.tensor([2.0, 1.0, 0.0]).log(),
+    }
+    model.load_state_dict(model.state_dict() | {f"pin_table.{name}": value for name, value in weights.items()}, False)
     data = Examples(inputs=block_inputs(), labels=np.empty((2, 0), np.float32))
     scores = embed(model, "user", data) @ embed(model, "pin", data).T
-    # Upstream: 0.5 * (0.6, 0.8). Table: 0.1 * (2, 3, 0, 0) / sqrt(2) against (2, 0, 0, 0) and (0, 3, 0, 0).
-    root = np.sqrt(2.0)
-    expected = [[0.3 + 0.4 / root, 0.4 + 0.9 / root], [0.0, 0.0]]
+    # Upstream: 0.5 * (0.6, 0.8). Table, bucket 5 being the newest and counting double:
+    # 0.1 * ((1, 8, 0, 0) / sqrt(1 + 4 + 0.5) + (0, 0, 7, 0)) against (2, 0, 0, 0) and (0, 3, 1, 0).
+    # Without a Pin what holds for anyone is left.
+    root = np.sqrt(5.5)
+    expected = [[0.3 + 0.2 / root, 0.4 + 2.4 / root + 0.7], [0.0, 0.7]]
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     assert BLOCKS.vector_dim == 4 + 2 + 4
 

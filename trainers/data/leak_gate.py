@@ -16,9 +16,11 @@ from feast import FeatureStore
 
 from feature_repo.contract import (
     EVENT_TIMESTAMP,
+    HISTORY_SERVICE,
     EmbeddingVersion,
     RepoManifest,
     consumer_services,
+    history_view,
     join_key,
     service_name,
 )
@@ -37,7 +39,7 @@ _DAY = timedelta(days=1)
 def check_for_leaks(
     log: EventLog, store: FeatureStore, repo: Path, manifest: RepoManifest, progress: Progress, *, seed: int
 ) -> Mapping[str, Any]:
-    """Hold the snapshots of every view that ranking reads against the training and test days.
+    """Hold the snapshots of every view that ranking and retrieval read against the training and test days.
 
     Returns:
         Figures: impressions looked at, and as `leak_warnings` what is worth a look.
@@ -47,14 +49,17 @@ def check_for_leaks(
     """
     service = service_name("ranking", manifest.embeddings)
     views = consumer_services(manifest)[service].views
-    with progress.stage("check for leaks", 2 * len(views) + 1) as stage:
+    histories = tuple(history_view(name) for name in manifest.histories)
+    with progress.stage("check for leaks", 2 * len(views) + len(histories) + 1) as stage:
         findings = []
         for view in views:
             findings += check_stamps(repo, view, log.spec.publish_delay)
             stage.advance()
         frame = point_in_time_frame(store, _impressions(log, seed), service)
         few = frame.take(_places(frame.num_rows, JOINED_ROWS, seed))
-        for view in views:
+        if histories:
+            few = _with_histories(store, few)
+        for view in (*views, *histories):
             findings += check_joins(repo, few, view)
             stage.advance()
         if findings:
@@ -99,6 +104,15 @@ def check_days_for_leaks(
     if findings:
         raise LeakError(findings)
     return {"leak_checked": few.num_rows}
+
+
+def _with_histories(store: FeatureStore, rows: pa.Table) -> pa.Table:
+    """The rows with the long histories, of which retrieval's own service has nothing but the user."""
+    keys = rows.select([join_key("user"), EVENT_TIMESTAMP])
+    joined = point_in_time_frame(store, keys, HISTORY_SERVICE).drop_columns(keys.column_names)
+    for field in joined.schema:
+        rows = rows.append_column(field, joined[field.name])
+    return rows
 
 
 def _around(log: EventLog, cutoffs: Sequence[datetime]) -> pa.Table:

@@ -20,6 +20,7 @@ from feature_repo.contract import (
     activity_view,
     attributes_view,
     embedding_view,
+    history_view,
 )
 from feature_repo.layout import apply, create_repo, forget, open_store, select
 from trainers.data import own_data
@@ -235,8 +236,9 @@ def daily_views(versions: Iterable[EmbeddingVersion]) -> list[str]:
 
 
 def static_views(repo: RepoManifest) -> list[str]:
-    """Views of attributes, whose rows say themselves from when they hold."""
-    return [attributes_view(entity) for entity in ENTITIES if repo.attributes(entity)]
+    """Views of attributes and long histories, whose rows say themselves from when they hold."""
+    attributes = [attributes_view(entity) for entity in ENTITIES if repo.attributes(entity)]
+    return attributes + [history_view(name) for name in repo.histories]
 
 
 def materialize(

@@ -188,9 +188,8 @@ class _Retraining:
         trainable_versions(self._home, list(self._plan.chosen.spaces))
 
     def _retrieval_job(self) -> RetrievalJob:
-        data = self._evaluation.data
         with self._progress.stage("users and Pins of validation and test"):
-            return self._evaluation.retrieval_job(self._evaluation.retrieval_reader(data.user, data.pin))
+            return self._evaluation.retrieval_job()
 
     def _keep_ranker(self, model: str, result: SeedResult) -> None:
         arrays = {_WEIGHTS + name: value for name, value in result.weights.items()}

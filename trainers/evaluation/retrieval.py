@@ -16,16 +16,17 @@ from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from feature_repo.contract import EmbeddingVersion, RepoManifest
 from feature_repo.encoding import InputSpec
 from trainers.data.dataset import Window
+from trainers.data.engaged_pairs import Pairs
 from trainers.data.examples import Examples
+from trainers.data.long_histories import history_ids
 from trainers.data.model_inputs import side_config
-from trainers.data.ranking_data import RankingData, Split, renamed_vectors, vector_input, with_versions
-from trainers.data.retrieval_data import PIN_BUCKET, RetrievalPeriod, with_pin_bucket
+from trainers.data.ranking_data import RankingData, renamed_vectors, vector_input, with_versions
+from trainers.data.retrieval_data import PIN_BUCKET, RetrievalPeriod
 from trainers.evaluation.retrieval_baselines import Baseline, ReadEngagements, baselines, judge_baseline, read_ahead
 from trainers.evaluation.retrieval_figures import (
     POPULARITY_DAYS,
@@ -44,7 +45,7 @@ from trainers.progress import SILENT, Progress, Stage
 from trainers.report.schema import RetrievalRow
 from trainers.retrieval.model import SharedVectors, TwoTower, TwoTowerConfig
 from trainers.retrieval.recipes import RetrievalRecipe
-from trainers.retrieval.train import Pairs, embed, train_two_tower
+from trainers.retrieval.train import embed, train_two_tower
 
 __all__ = ["POPULARITY_DAYS", "Prior", "RetrievalArm", "RetrievalJob", "compare", "two_tower", "validation_start"]
 
@@ -89,10 +90,13 @@ class RetrievalJob:
 
     manifest: RepoManifest
     data: RankingData
-    split: Split
-    """Rows of the CTR task."""
-    label_column: int
-    """Position of the CTR task's label."""
+    """Names and sizes of the inputs."""
+    user: InputSpec
+    """Inputs of the user side, those of `data` and maybe long histories."""
+    pairs: Pairs
+    """Engaged pairs of all days before the test."""
+    histories: Examples
+    """Long histories of users as they stood when training began; none where the dataset has none."""
     validation: RetrievalPeriod
     test: RetrievalPeriod
     engagements: ReadEngagements
@@ -200,14 +204,14 @@ class _Training:
 
     def __init__(self, job: RetrievalJob, versions: tuple[EmbeddingVersion, ...], stage: Stage | None = None) -> None:
         self._job, self._versions, self._stage = job, versions, stage
-        self.user = with_versions(job.data.user, versions)
+        self.user = with_versions(job.user, versions)
         self.pin = _without_activity(with_versions(job.data.pin, versions))
 
     def chosen(self) -> tuple[int, Prior]:
         """Epochs and prior with the best recall on the validation days, the more epochs of equals."""
         job, validation = self._job, self._job.validation.at_most(VALIDATION_USERS)
         weights = job.recipe.prior_weights
-        pairs = self._pairs(before=validation.start)
+        pairs = self._pairs.before(validation.start)
         if len(validation.user_ids) == 0 or len(pairs.user_ids) < 2:
             counts = f"users={len(validation.user_ids)} pairs_before={len(pairs.user_ids)}"
             logger.warning("epochs_and_prior_not_chosen reason=too_little_validation_data %s", counts)
@@ -221,7 +225,7 @@ class _Training:
 
     def fitted(self, seed: int, epochs: int) -> TwoTower:
         """The model after so many epochs on all days before the test."""
-        everything = self._epochs(self._pairs(), seed)
+        everything = self._epochs(self._pairs, seed)
         return next(itertools.islice(everything, epochs - 1, None))
 
     def untrained(self) -> TwoTower:
@@ -257,28 +261,24 @@ class _Training:
             for side in (self.user, self.pin)
             if self._versions
         )
-        for model in train_two_tower(self._config, self._job.recipe, pairs, hidden_vectors=hidden, seed=seed):
+        found = train_two_tower(
+            self._config,
+            self._job.recipe,
+            pairs,
+            hidden_vectors=hidden,
+            seed=seed,
+            histories=self._job.histories,
+        )
+        for model in found:
             if self._stage is not None:
                 self._stage.advance()
             yield model
 
-    def _pairs(self, before: datetime | None = None) -> Pairs:
-        rows, data = self._positive, self._job.data
-        if before is not None:
-            rows = rows[data.event_micros[rows] < round(before.timestamp() * 1_000_000)]
-        return Pairs(examples=self._examples.take(rows), user_ids=data.user_ids[rows], pin_ids=data.pin_ids[rows])
-
     @cached_property
-    def _positive(self) -> npt.NDArray[np.int64]:
-        rows = np.concatenate([self._job.split.train, self._job.split.validation])
-        positive: npt.NDArray[np.int64] = rows[self._job.data.examples.labels[rows, self._job.label_column] == 1.0]
-        return positive
-
-    @cached_property
-    def _examples(self) -> Examples:
-        data = self._job.data
-        examples = renamed_vectors(data.pin, self.pin, renamed_vectors(data.user, self.user, data.examples))
-        return with_pin_bucket(examples, data.pin_ids, data.user)
+    def _pairs(self) -> Pairs:
+        data, pairs = self._job.data, self._job.pairs
+        examples = renamed_vectors(data.pin, self.pin, renamed_vectors(data.user, self.user, pairs.examples))
+        return pairs.with_examples(examples)
 
     @cached_property
     def _config(self) -> TwoTowerConfig:
@@ -294,8 +294,11 @@ def two_tower_config(
     was trained with, those of others with a small one.
     """
     num_labels, recipe = len(job.manifest.labels), job.recipe
+    users = side_config(user, field_dim=recipe.token_dim, num_labels=num_labels)
+    # A long history has much to say of which Pins go together, and little that a tower could add to it.
+    lately = tuple(each for each in users.sequences if each.pins not in history_ids(user))
     return TwoTowerConfig(
-        user=side_config(user, field_dim=recipe.token_dim, num_labels=num_labels),
+        user=replace(users, sequences=lately),
         pin=side_config(pin, field_dim=recipe.token_dim, num_labels=num_labels),
         shared=tuple(
             SharedVectors(
@@ -306,6 +309,8 @@ def two_tower_config(
             )
             for position, version in enumerate(versions)
         ),
+        remembered=users.sequences,
+        remembered_dropout=recipe.remembered_dropout,
         sequence_buckets=job.sequence_buckets,
         pin_bucket=PIN_BUCKET,
         hidden_dim=recipe.hidden_dim,

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from feature_repo.contract import EmbeddingVersion, service_name
 from feature_repo.encoding import InputSpec
 from feature_repo.layout import open_store
@@ -19,8 +21,10 @@ from feature_repo.release.files import RELEASES
 from feature_repo.release.manifest import ReleaseManifest
 from feature_repo.versions import Catalogue
 from trainers.data.dataset import DatasetSpec
+from trainers.data.engaged_pairs import engaged_pairs
 from trainers.data.engagements import read_engagements
 from trainers.data.event_log import EventLog
+from trainers.data.long_histories import read_histories, with_histories
 from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
 from trainers.data.ranking_data import read_ranking_data, split
 from trainers.data.retrieval_data import RetrievalReader
@@ -141,19 +145,28 @@ class Evaluation:
         workers = self.context.config.threads
         return boosted_results(jobs, arms, self.recipe.boosted, workers=workers, progress=self.progress)
 
+    @property
+    def retrieval_user(self) -> InputSpec:
+        """Inputs of retrieval's user side: those of the rankers and long histories, which retrieval alone reads."""
+        buckets, length = self.recipe.ctr.sequence_buckets, self.recipe.retrieval.histories.length
+        return with_histories(self.data.user, self.manifest, buckets=buckets, length=length)
+
     def retrieval_reader(self, user: InputSpec, pin: InputSpec) -> RetrievalReader:
         """Reader of retrieval's features with these inputs."""
         service, offline = service_name("retrieval", self.manifest.embeddings), self.context.path(OFFLINE)
         return RetrievalReader(self.log, self.store, offline, service, user, pin)
 
-    def retrieval_job(self, reader: RetrievalReader) -> RetrievalJob:
+    def retrieval_job(self) -> RetrievalJob:
         """Retrieval on the CTR task's rows, judged on the days after them."""
-        window = self.spec.window
+        window, user, rows = self.spec.window, self.retrieval_user, split(self.spec, self.data, self.spec.ctr_task)
+        reader = self.retrieval_reader(user, self.data.pin)
+        column = [task.name for task in self.spec.tasks].index(self.spec.ctr_task)
         return RetrievalJob(
             manifest=self.manifest,
             data=self.data,
-            split=split(self.spec, self.data, self.spec.ctr_task),
-            label_column=[task.name for task in self.spec.tasks].index(self.spec.ctr_task),
+            user=user,
+            pairs=engaged_pairs(self.data, np.concatenate([rows.train, rows.validation]), column, self.store, user),
+            histories=read_histories(self.log, self.store, user, window.train_from),
             validation=reader.period(validation_start(window), window.test_from, POPULARITY_DAYS),
             test=reader.period(window.test_from, window.until, POPULARITY_DAYS),
             engagements=lambda period, histories: read_engagements(self.log, period, histories=histories),
@@ -169,7 +182,7 @@ def run_evaluate(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     set_up_torch(context.config.threads)
     evaluation = Evaluation(context, progress)
     rankers, boosted = evaluation.rankers(), evaluation.boosted()
-    retrieval_job = evaluation.retrieval_job(evaluation.retrieval_reader(evaluation.data.user, evaluation.data.pin))
+    retrieval_job = evaluation.retrieval_job()
     retrieval_rows, two_towers = compare(
         retrieval_job, evaluation.manifest.embeddings, workers=context.config.threads, progress=progress
     )

@@ -155,8 +155,7 @@ class StaleRetrieval:
 
     @cached_property
     def _job(self) -> RetrievalJob:
-        evaluation = self._setting.evaluation
-        return evaluation.retrieval_job(evaluation.retrieval_reader(evaluation.data.user, evaluation.data.pin))
+        return self._setting.evaluation.retrieval_job()
 
     def _recall(self, models: tuple[str, tuple[int, ...]], vectors: str) -> Array:
         """Each user's recall [U], the mean over the seeds."""

@@ -20,18 +20,6 @@ CHUNK = 256
 """Users whose scores of the whole corpus are held at once."""
 
 
-def top_pins(
-    queries: Vectors, candidates: Vectors, bias: Vectors, seen: list[Keys], k: int, *, chunk: int = CHUNK
-) -> Keys:
-    """Positions [U, k] of the best Pins of each user by inner product plus bias; see `best_by_bias`.
-
-    Args:
-        bias: Added to every candidate's score [P].
-    """
-    found: Keys = top_pins_by_bias(queries, candidates, bias[None], seen, k, chunk=chunk)[0]
-    return found
-
-
 def top_pins_by_bias(
     queries: Vectors, candidates: Vectors, biases: Vectors, seen: list[Keys], k: int, *, chunk: int = CHUNK
 ) -> Keys:

@@ -16,14 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from trainers.modules.normalize import l2_normalize
-from trainers.modules.side import Side, SideConfig
-
-INIT_STD = 0.05
-"""Standard deviation of a fresh table of Pins."""
+from trainers.modules.side import SequenceInputs, Side, SideConfig
+from trainers.retrieval.pin_table import PinTable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +47,10 @@ class TwoTowerConfig:
     """Inputs of the candidate tower."""
     shared: tuple[SharedVectors, ...] = ()
     """Upstream vectors that enter the inner product as they are."""
+    remembered: tuple[SequenceInputs, ...] = ()
+    """Sequences of Pins that the table of Pins reads; the query tower reads those of `user`."""
+    remembered_dropout: float = 0.0
+    """Share of those Pins that training hides."""
     sequence_buckets: int = 0
     """Rows of the tables of Pins; 0 without sequences."""
     pin_bucket: str = ""
@@ -84,23 +86,6 @@ class _Tower(nn.Module):
         return l2_normalize(self.linear(flat) + self.deep(flat))
 
 
-class _PinTable(nn.Module):
-    """A vector for every Pin, and for a user the scaled sum of those engaged with last."""
-
-    def __init__(self, buckets: int, dim: int) -> None:
-        super().__init__()
-        self.rows = nn.Embedding(buckets, dim)
-        nn.init.normal_(self.rows.weight, std=INIT_STD)
-        self.weight = nn.Parameter(torch.tensor(0.1))
-
-    def queries(self, pins: Int[Tensor, "B L"]) -> Float[Tensor, "B T"]:
-        """Sum of the Pins present over the root of their number; 0 for a user without any."""
-        present = (pins > 0).to(self.rows.weight.dtype)
-        total = (self.rows(pins) * present[:, :, None]).sum(dim=1)
-        scaled: Tensor = self.weight * total / present.sum(dim=1, keepdim=True).clamp(min=1.0).sqrt()
-        return scaled
-
-
 class TwoTower(nn.Module):
     """Query tower and candidate tower."""
 
@@ -111,13 +96,15 @@ class TwoTower(nn.Module):
         self.candidate_tower = _Tower(config.pin, config.hidden_dim, config.output_dim)
         dim, buckets = config.user.fields.field_dim, config.sequence_buckets
         self.sequence_pins = nn.Embedding(buckets, dim) if buckets else None
-        self.pin_table = _PinTable(buckets, config.output_dim) if buckets else None
+        self.pin_table = (
+            PinTable(buckets, config.output_dim, config.remembered, config.remembered_dropout) if buckets else None
+        )
         self.tower_weight = nn.Parameter(torch.tensor(config.tower_weight))
         self.shared_weights = nn.Parameter(torch.tensor([each.weight for each in config.shared]))
 
     def weights(self) -> list[nn.Parameter]:
         """Weights of the blocks: few and worth a learning rate of their own."""
-        table = [self.pin_table.weight] if self.pin_table is not None else []
+        table = self.pin_table.scalars() if self.pin_table is not None else []
         return [self.tower_weight, self.shared_weights, *table]
 
     def queries(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "B E"]:
@@ -126,8 +113,7 @@ class TwoTower(nn.Module):
         for i, each in enumerate(self.config.shared):
             blocks.append(self.shared_weights[i] * inputs[each.user][:, :-1])
         if self.pin_table is not None:
-            sequences = [inputs[sequence.pins] for sequence in self.config.user.sequences]
-            blocks.append(self.pin_table.queries(torch.cat(sequences, dim=1)))
+            blocks.append(self.pin_table.queries(inputs))
         return torch.cat(blocks, dim=1)
 
     def candidates(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "B E"]:

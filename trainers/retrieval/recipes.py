@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +25,30 @@ class BaselineRecipe:
     """Similar Pins that item-kNN keeps of each."""
     prior_weights: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
     """Weights of the log popularity in the score; these scores are no logits, so the right size is not known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HistoryRecipe:
+    """What retrieval does with long histories."""
+
+    length: int = 50
+    """Newest Pins that are read of each; 0 to leave the histories out."""
+    epochs: int = 5
+    """Passes over all users' histories before training on engaged pairs; 0 for none."""
+    hidden_share: float = 0.5
+    """Share of all Pins that a batch hides, above 0 and below 1."""
+    max_hidden: int = 8192
+    """Pins that a batch hides at most: it bounds the time of a step."""
+    lr: float = 1e-2
+    """AdamW learning rate at the start; it falls to a tenth along a cosine."""
+    weight_decay: float = 1e-2
+    """AdamW weight decay of the table."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.hidden_share < 1.0:
+            raise ValueError(f"hidden_share must be above 0 and below 1 (got {self.hidden_share})")
+        if self.max_hidden < 2:
+            raise ValueError(f"max_hidden must be at least 2 (got {self.max_hidden})")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +81,10 @@ class RetrievalRecipe:
     """The same of the weights of the inner product's blocks, without decay."""
     epochs: int = 5
     """Passes over the training positives at most; how many is chosen by validation recall, more of equals."""
+    remembered_dropout: float = 0.2
+    """Share of the Pins in a user's sequences that the table of Pins does not see in training."""
+    histories: HistoryRecipe = field(default_factory=HistoryRecipe)
+    """Long histories, where the dataset has some."""
     baselines: BaselineRecipe | None = None
     """Collaborative filtering to compare with; none to leave it out."""
 
@@ -76,4 +104,13 @@ def tiny(recipe: RetrievalRecipe) -> RetrievalRecipe:
     small = BaselineRecipe(
         ease_l2=(10.0,), als_alpha=(5.0,), als_factors=8, als_iterations=3, knn_similarities=("cosine",)
     )
-    return replace(recipe, baselines=small, token_dim=8, hidden_dim=32, output_dim=16, epochs=1, batch_size=256)
+    return replace(
+        recipe,
+        baselines=small,
+        histories=HistoryRecipe(length=5, epochs=1),
+        token_dim=8,
+        hidden_dim=32,
+        output_dim=16,
+        epochs=1,
+        batch_size=256,
+    )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,26 +14,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainers.data.engaged_pairs import Pairs
 from trainers.data.examples import Examples, batches
 from trainers.frequency import CountMinConfig, CountMinSketch
 from trainers.hidden_vectors import hide_vectors
 from trainers.losses import ContrastiveConfig, ContrastiveLoss
+from trainers.retrieval.histories import learn_histories
 from trainers.retrieval.model import TwoTower, TwoTowerConfig
 from trainers.retrieval.recipes import RetrievalRecipe
 
 Vectors = npt.NDArray[np.float32]
 Keys = npt.NDArray[np.int64]
 SCORING_BATCH = 8192
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pairs:
-    """Engaged (user, Pin) pairs."""
-
-    examples: Examples
-    """Inputs of both sides."""
-    user_ids: Keys
-    pin_ids: Keys
 
 
 def train_two_tower(
@@ -44,6 +35,7 @@ def train_two_tower(
     *,
     hidden_vectors: tuple[tuple[str, ...], ...],
     seed: int,
+    histories: Examples | None = None,
 ) -> Iterator[TwoTower]:
     """The model after each epoch of the recipe, ready to score; the same object, which the next epoch changes.
 
@@ -52,6 +44,7 @@ def train_two_tower(
     Args:
         pairs: Positives; Pins of the batch are each other's negatives, corrected for how often they occur.
         hidden_vectors: Groups of vector inputs, those of an entity in one; see `hide_vectors`.
+        histories: Long histories of users that the table of Pins learns first.
 
     Raises:
         ValueError: There are fewer than two pairs.
@@ -62,6 +55,10 @@ def train_two_tower(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = TwoTower(config)
+    if histories is not None:
+        learn_histories(
+            model, recipe.histories, histories, batch_size=recipe.batch_size, temperature=recipe.temperature, seed=seed
+        )
     loss_of = ContrastiveLoss(ContrastiveConfig(temperature=recipe.temperature))
     optimizer = _optimizer(model, recipe)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
