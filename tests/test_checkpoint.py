@@ -90,3 +90,40 @@ def test_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
         checkpoint.load(
             tmp_path / "c.safetensors", nn.Sequential(nn.Embedding(6, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
         )
+
+
+def test_checkpoint_of_another_recipe_names_the_first_tensor_that_differs(tmp_path: Path) -> None:
+    model, optimizer = model_and_optimizer(0)
+    file = tmp_path / "c.safetensors"
+    checkpoint.save(file, model, optimizer)
+    wider = nn.Sequential(nn.Embedding(7, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+    before = weights(wider)
+    with pytest.raises(
+        checkpoint.CheckpointError,
+        match=r"this recipe .* with 0\.weight of shape \(7, 3\) \(got \(5, 3\)\); go on with",
+    ):
+        checkpoint.load(file, wider)
+    assert all(torch.equal(value, before[name]) for name, value in weights(wider).items())
+    deeper = nn.Sequential(*model, nn.Linear(1, 1))
+    with pytest.raises(checkpoint.CheckpointError, match=r"with 3\.bias of shape \(1,\) \(got none\)"):
+        checkpoint.load(file, deeper)
+
+
+def test_checkpoint_with_another_content_than_its_hash_is_refused(tmp_path: Path) -> None:
+    model, _ = model_and_optimizer(0)
+    file = tmp_path / "c.safetensors"
+    checkpoint.save(file, model)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(checkpoint.CheckpointError, match=r"must have the sha256 [0-9a-f]{64} .*\(got [0-9a-f]{64}\)"):
+        checkpoint.load(file, model)
+
+
+def test_checkpoint_that_was_cut_short_is_refused(tmp_path: Path) -> None:
+    model, _ = model_and_optimizer(0)
+    file = tmp_path / "c.safetensors"
+    checkpoint.save(file, model)
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(checkpoint.CheckpointError, match="must be a whole checkpoint"):
+        checkpoint.load(file, model)

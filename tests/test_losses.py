@@ -13,6 +13,8 @@ from torch import Tensor
 from trainers.losses import (
     ContrastiveConfig,
     ContrastiveLoss,
+    UncertaintyWeighting,
+    UniformNegatives,
     candidate_rows,
     log_inclusion,
     masked_bce,
@@ -168,6 +170,63 @@ def test_contrastive_loss_ignores_a_constant_in_log_q_without_dedupe() -> None:
     one = loss_of(pin_ids=[1, 2, 4], positive=[True, True, False], q=[0.5, 0.25, 0.125])
     other = loss_of(pin_ids=[1, 2, 4], positive=[True, True, False], q=[0.05, 0.025, 0.0125])
     assert one.item() == pytest.approx(other.item(), rel=1e-5)
+
+
+UNIFORM = UniformNegatives(
+    vectors=torch.tensor([[0.0, 1.0], [1.0, 0.0]]),
+    ids=torch.tensor([8, 7]),
+    log_q=torch.tensor([0.25, 0.5]).log(),
+    num_pins=4,
+)
+"""Another Pin than the batch's, and the batch's own."""
+
+
+@pytest.mark.parametrize(
+    ("dedupe", "chance_7", "chance_8"),
+    [
+        # Rows expected of a Pin in a batch of one and two of four drawn uniformly: Q + 2 / 4.
+        (False, 1.0, 0.75),
+        # Chance of a Pin to be in either: 1 - (1 - Q) * (3 / 4)^2.
+        (True, 1.0 - 0.5 * 0.5625, 1.0 - 0.75 * 0.5625),
+    ],
+)
+def test_uniform_negatives_are_corrected_for_both_ways_of_being_drawn(
+    dedupe: bool, chance_7: float, chance_8: float
+) -> None:
+    loss_of = ContrastiveLoss(ContrastiveConfig(temperature=0.5, dedupe=dedupe))
+    one = torch.tensor([[1.0, 0.0]])
+    loss = loss_of(
+        one,
+        one,
+        torch.tensor([7]),
+        torch.tensor([True]),
+        torch.tensor([0.5]).log(),
+        user_ids=torch.tensor([1]),
+        uniform=UNIFORM,
+    )
+    # Logits 2 and 0; the uniformly drawn 7 is the target again and no negative.
+    assert loss.item() == pytest.approx(math.log(1.0 + math.exp(-2.0) * chance_7 / chance_8), rel=1e-5)
+
+
+def test_uncertainty_weighting_trades_precision_against_its_price() -> None:
+    weighting = UncertaintyWeighting(("click", "like"))
+    torch.nn.init.constant_(weighting.log_variances["click"], LOG4)
+    logits = {"click": torch.zeros(2), "like": torch.zeros(2)}
+    total, parts = weighting(logits, {"click": torch.tensor([1.0, NAN]), "like": torch.tensor([0.0, 1.0])})
+    # log 2 / 4 + log(4) / 2, and log 2 at a variance of 1.
+    assert total.item() == pytest.approx(LOG2 / 4 + LOG2 + LOG2)
+    assert {name: part.item() for name, part in parts.items()} == pytest.approx({"click": LOG2, "like": LOG2})
+
+
+def test_uncertainty_weighting_is_at_rest_where_the_variance_is_twice_the_loss_and_without_labels() -> None:
+    weighting = UncertaintyWeighting(("click", "like"))
+    torch.nn.init.constant_(weighting.log_variances["click"], math.log(2.0 * LOG2))
+    logits = {"click": torch.zeros(1), "like": torch.zeros(1)}
+    weighting(logits, {"click": torch.tensor([1.0]), "like": torch.tensor([NAN])})[0].backward()
+    for task in ("click", "like"):
+        gradient = weighting.log_variances[task].grad
+        assert gradient is not None
+        assert gradient.item() == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("positive", [[False] * 4, [True, False, False, False], [True] * 4])

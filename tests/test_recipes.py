@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
 
+from trainers.modules import dhen
 from trainers.recipes import RECIPES, get_recipe
 from trainers.retrieval.recipes import BaselineRecipe
 from trainers.torch_setup import set_up_torch
-from trainers.upstream.recipes import UpstreamRecipe
+from trainers.upstream.recipes import DHEN_MODULES, UpstreamRecipe, recipe_from
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -39,6 +41,36 @@ def test_compared_recipe_trains_the_models_of_the_default() -> None:
 def test_upstream_recipe_refuses_values_out_of_range(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"{field} must be .*got {value}"):
         dataclasses.replace(UpstreamRecipe(), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tower_layers": (("masknet", "gru"),)}, r"layers must each name modules of dcn, masknet, mlp, transformer"),
+        ({"interaction_layers": ((),)}, r"layers must each name modules .*got \(\(\),\)"),
+        ({"dhen_hidden_dim": 0}, r"dhen_hidden_dim and num_experts must be at least 1 \(got 0, 4\)"),
+        ({"num_experts": 0}, r"dhen_hidden_dim and num_experts must be at least 1 \(got 64, 0\)"),
+        ({"uniform_negatives": -1}, r"uniform_negatives must be at least 0 \(got -1\)"),
+        ({"task_weights": (("click", 0.0),)}, r"task_weights must be positive.*\('click', 0.0\)"),
+        ({"task_weights": (("click", 1.0), ("click", 2.0))}, r"one a task at most"),
+        (
+            {"task_weights": (("click", 2.0),), "task_weighting": "uncertainty"},
+            r"task_weights must be empty with task_weighting 'uncertainty'",
+        ),
+    ],
+)
+def test_upstream_recipe_refuses_options_that_make_no_sense(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        dataclasses.replace(UpstreamRecipe(), **changes)  # type: ignore[arg-type]
+
+
+def test_upstream_recipe_names_the_modules_that_dhen_has() -> None:
+    assert tuple(sorted(dhen.MODULES)) == DHEN_MODULES
+
+
+def test_upstream_recipe_comes_back_from_json() -> None:
+    recipe = UpstreamRecipe(task_weights=(("click", 2.0),), tower_layers=(("dcn", "mlp"),))
+    assert recipe_from(json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
 
 
 def test_upstream_recipe_gives_the_width_of_embeddings() -> None:

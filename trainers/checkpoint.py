@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+
+class CheckpointError(RuntimeError):
+    """A file that no training can go on from; the text says why."""
 
 
 class Optimizer(Protocol):
@@ -24,6 +30,7 @@ class Optimizer(Protocol):
         """Continue from such a state."""
 
 
+_REMEDY = "remove it to train from the beginning"
 _MODEL, _OPTIMIZER, _EXTRA = "model.", "optimizer.", "extra."
 
 
@@ -48,7 +55,8 @@ def save(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     contiguous = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    save_file(contiguous, partial, metadata={"notes": json.dumps(dict(notes or {}))})
+    facts = {"notes": json.dumps(dict(notes or {})), "sha256": _digest(contiguous)}
+    save_file(contiguous, partial, metadata=facts)
     partial.replace(path)
 
 
@@ -59,15 +67,45 @@ def load(path: Path, model: nn.Module, optimizer: Optimizer | None = None) -> tu
         The extra tensors and the notes that `save` was given.
 
     Raises:
-        RuntimeError: The file holds a model of other shapes.
+        CheckpointError: The file is damaged, or holds a model of another recipe or other inputs.
     """
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        notes = json.loads(file.metadata()["notes"])
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            facts = file.metadata()
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} must be a whole checkpoint (got: {error}); {_REMEDY}") from error
+    written, found = facts.get("sha256"), _digest(tensors)
+    if written not in (None, found):
+        raise CheckpointError(
+            f"{path} must have the sha256 {written} that it was written with (got {found}); {_REMEDY}"
+        )
+    _check_shapes(path, _under(_MODEL, tensors), model.state_dict())
+    notes = json.loads(facts["notes"])
     model.load_state_dict(_under(_MODEL, tensors))
     if optimizer is not None:
         _restore_optimizer(optimizer, _under(_OPTIMIZER, tensors))
     return _under(_EXTRA, tensors), notes
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Sha256 of names, types, shapes and contents."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = np.ascontiguousarray(tensors[name].numpy())
+        digest.update(f"{name} {values.dtype} {values.shape};".encode())
+        digest.update(values.reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def _check_shapes(path: Path, found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> None:
+    for name in sorted({*found, *needed}):
+        got, wanted = (tuple(each[name].shape) if name in each else None for each in (found, needed))
+        if got != wanted:
+            raise CheckpointError(
+                f"{path} must hold a model of this recipe and these inputs, with {name} of shape {wanted or 'none'} "
+                f"(got {got or 'none'}); go on with the recipe that it was made with, or {_REMEDY}"
+            )
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

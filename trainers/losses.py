@@ -2,8 +2,10 @@
 
 Source: DERM, arXiv:2509.04337 (supervised loss on the interaction tower, contrastive loss between the towers); logQ
 correction after Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", RecSys
-2019.
-Dims: B batch, A anchors, C candidates, D width of a vector.
+2019; uniform negatives beside the batch's after Yang et al., "Mixed Negative Sampling for Learning Two-tower Neural
+Networks in Recommendations", WWW 2020; task weights by uncertainty after Kendall, Gal and Cipolla, "Multi-Task Learning
+Using Uncertainty to Weigh Losses for Scene Geometry and Semantics", CVPR 2018, arXiv:1705.07115.
+Dims: B batch, A anchors, C candidates, D width of a vector, U uniform negatives, N rows with a Pin.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +55,42 @@ def multi_task_bce(
     scales = task_weights or {}
     total = torch.stack([scales.get(task, 1.0) * part for task, part in parts.items()]).sum()
     return total, {task: part.detach() for task, part in parts.items()}
+
+
+class UncertaintyWeighting(nn.Module):
+    """Sum of the tasks' losses, each weighted by a learned precision: e^-s · loss + s / 2 with s the log variance.
+
+    A task whose loss stays high is taken to be noisy and weighs less; s / 2 keeps all from being called noise.
+    """
+
+    def __init__(self, tasks: tuple[str, ...]) -> None:
+        super().__init__()
+        self.log_variances = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in tasks})
+
+    def forward(
+        self, logits: Mapping[str, Float[Tensor, "B"]], labels: Mapping[str, Float[Tensor, "B"]]
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """The sum, and each task's own loss as it is; a task without a label in the batch moves nothing."""
+        parts = {task: masked_bce(logit, labels[task]) for task, logit in logits.items()}
+        weighted = [
+            ((-self.log_variances[task]).exp() * part + 0.5 * self.log_variances[task])
+            * (~labels[task].isnan()).any().to(part.dtype)
+            for task, part in parts.items()
+        ]
+        return torch.stack(weighted).sum(), {task: part.detach() for task, part in parts.items()}
+
+
+class UniformNegatives(NamedTuple):
+    """Pins drawn uniformly, with replacement, to be candidates beside those of the batch."""
+
+    vectors: Tensor
+    """Their vectors [U, D]."""
+    ids: Tensor
+    """Their keys [U]."""
+    log_q: Tensor
+    """Log of each one's share of training rows [U], finite."""
+    num_pins: int
+    """Pins that they were drawn from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +163,7 @@ class ContrastiveLoss(nn.Module):
         log_q: Float[Tensor, "B"],
         user_ids: Int[Tensor, "B"] | None = None,
         user_log_q: Float[Tensor, "B"] | None = None,
+        uniform: UniformNegatives | None = None,
     ) -> Float[Tensor, ""]:
         """Loss of the positive rows; 0 with finite gradients when there are none, or nothing to tell apart.
 
@@ -133,13 +173,14 @@ class ContrastiveLoss(nn.Module):
             log_q: Log of each Pin's share of training rows, finite.
             user_ids: Key of each row's user.
             user_log_q: The same as `log_q` for users, used by the symmetric direction; uniform when absent.
+            uniform: Further candidates for the users; a Pin that the batch never shows gets negatives only from here.
 
         Raises:
             ValueError: The config needs user ids and none were given.
         """
         if user_ids is None and (self.config.mask_known_positives or self.config.symmetric):
             raise ValueError("user_ids must be given with mask_known_positives or symmetric (got None); pass them")
-        loss = self._direction(users, pins, user_ids, pin_ids, positive, log_q)
+        loss = self._direction(users, pins, user_ids, pin_ids, positive, log_q, uniform)
         if not self.config.symmetric or user_ids is None:
             return loss
         flat = torch.zeros_like(log_q) - math.log(len(log_q)) if user_log_q is None else user_log_q
@@ -153,20 +194,29 @@ class ContrastiveLoss(nn.Module):
         candidate_ids: Tensor,
         positive: Tensor,
         log_q: Tensor,
+        uniform: UniformNegatives | None = None,
     ) -> Tensor:
         """Loss of the positive rows' anchors in finding their own candidate."""
+        num_rows = len(candidate_ids)
+        if uniform is not None:
+            candidates = torch.cat([candidates, uniform.vectors])
+            candidate_ids, log_q = torch.cat([candidate_ids, uniform.ids]), torch.cat([log_q, uniform.log_q])
+        own_ids = candidate_ids[:num_rows][positive]
         rows, columns = candidate_rows(candidate_ids, dedupe=self.config.dedupe)
-        excluded = candidate_ids[rows] == candidate_ids[positive][:, None]
+        excluded = candidate_ids[rows] == own_ids[:, None]
         if self.config.mask_known_positives and anchor_ids is not None:
             excluded = excluded | known_pairs(anchor_ids, candidate_ids, positive, rows)
         logits = (anchors[positive] / self.temperature()) @ candidates[rows].T
         chosen_log_q = log_q[rows]
         if self.config.dedupe:
-            chosen_log_q = log_inclusion(chosen_log_q, len(candidate_ids))
-        return sampled_softmax(logits, chosen_log_q, columns[positive], excluded)
+            chosen_log_q = log_inclusion(chosen_log_q, num_rows, uniform)
+        elif uniform is not None:
+            share = len(uniform.ids) / num_rows / uniform.num_pins
+            chosen_log_q = torch.logaddexp(chosen_log_q, torch.tensor(math.log(share)))
+        return sampled_softmax(logits, chosen_log_q, columns[:num_rows][positive], excluded)
 
 
-def candidate_rows(ids: Int[Tensor, "B"], *, dedupe: bool) -> tuple[Int[Tensor, "C"], Int[Tensor, "B"]]:
+def candidate_rows(ids: Int[Tensor, "N"], *, dedupe: bool) -> tuple[Int[Tensor, "C"], Int[Tensor, "N"]]:
     """Rows that serve as candidates, and each row's own candidate as an index into them."""
     every = torch.arange(len(ids), device=ids.device)
     if not dedupe:
@@ -177,22 +227,29 @@ def candidate_rows(ids: Int[Tensor, "B"], *, dedupe: bool) -> tuple[Int[Tensor, 
 
 
 def known_pairs(
-    anchor_ids: Int[Tensor, "B"], candidate_ids: Int[Tensor, "B"], positive: Bool[Tensor, "B"], rows: Int[Tensor, "C"]
+    anchor_ids: Int[Tensor, "B"], candidate_ids: Int[Tensor, "N"], positive: Bool[Tensor, "B"], rows: Int[Tensor, "C"]
 ) -> Bool[Tensor, "A C"]:
-    """Whether the batch holds a positive row with the anchor's key and the key of the candidate in `rows`."""
+    """Whether the batch holds a positive row with the anchor's key and the key of the candidate in `rows`.
+
+    The first B of the N rows with a candidate are those of the batch.
+    """
     anchor_keys, anchors = torch.unique(anchor_ids[positive], return_inverse=True)
     candidate_keys, candidates = torch.unique(candidate_ids, return_inverse=True)
     known = positive.new_zeros(len(anchor_keys), len(candidate_keys))
-    known[anchors, candidates[positive]] = True
+    known[anchors, candidates[: len(positive)][positive]] = True
     return known[anchors][:, candidates[rows]]
 
 
-def log_inclusion(log_q: Float[Tensor, "C"], num_draws: int) -> Float[Tensor, "C"]:
-    """Log probability of being drawn at least once in `num_draws` draws of probability Q each.
+def log_inclusion(
+    log_q: Float[Tensor, "C"], num_draws: int, uniform: UniformNegatives | None = None
+) -> Float[Tensor, "C"]:
+    """Log probability of being drawn at least once in `num_draws` draws of probability Q each, or in uniform ones.
 
     A deduplicated batch is a sample without multiplicities, so a Pin that is nearly always in the batch must be
     discounted by 1 and not by its share (Horvitz-Thompson in place of Hansen-Hurwitz weights).
     """
     # In float32 e^-100 is 0 and 1 - 1e-9 is 1, whose logarithms here would be infinite.
     log_absent = num_draws * torch.log1p(-log_q.clamp(min=-60.0).exp().clamp(max=1.0 - 1e-6))
+    if uniform is not None:
+        log_absent = log_absent + len(uniform.ids) * math.log1p(-min(1.0 / uniform.num_pins, 1.0 - 1e-6))
     return torch.log(-torch.expm1(log_absent))

@@ -6,9 +6,11 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 LOCK_FILE = ".lock"
+_HELD: ContextVar[Path | None] = ContextVar("held_run", default=None)
 
 
 class RunLockedError(RuntimeError):
@@ -35,4 +37,13 @@ def run_lock(directory: Path) -> Iterator[None]:
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
-        yield
+        token = _HELD.set(directory)
+        try:
+            yield
+        finally:
+            _HELD.reset(token)
+
+
+def held_run() -> Path | None:
+    """Directory of the run that this process, or the one that it was forked from, works in; none outside of one."""
+    return _HELD.get()

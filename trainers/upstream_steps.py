@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from trainers.data.upstream_data import (
 from trainers.forked import map_forked
 from trainers.life.home import INPUTS_FILE, UPSTREAM, Home, version_folder
 from trainers.life.recording import record_published, record_trained
+from trainers.parallel import current_team, leads, wait_for_all
 from trainers.progress import Progress
 from trainers.steps import RunContext, remove
 from trainers.torch_setup import set_up_torch
@@ -44,17 +45,21 @@ ENTITY_FILES = f"{UPSTREAM}/entities"
 def run_train(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     """Walk every upstream model forward through the dataset's days, resuming where the last walk stopped."""
     set_up_torch(context.config.threads)
+    team = current_team()
+    if team is not None and team.leads:
+        team.begin()
     log, repo, offline = EventLog(context.path(EVENT_LOG)), manifest(context), context.path(OFFLINE)
     store = open_store(context.path(REPO))
     specs = upstream_specs(log, repo, offline, log.spec.window.train_from)
     rows = read_rows(log, store, specs, progress, until=log.spec.window.until)
     retention = timedelta(days=recipe(context).upstream.retention_days)
     entities = EntityFiles(context.path(ENTITY_FILES))
-    entities.write(ActiveEntities(log, store, specs, offline, retention), embedded_cutoffs(log), progress)
-
     versions = embedding_versions(log.spec, recipe(context))
-    for version in versions:
-        specs.save(version_folder(context.directory, version.key) / INPUTS_FILE)
+    if leads():
+        entities.write(ActiveEntities(log, store, specs, offline, retention), embedded_cutoffs(log), progress)
+        for version in versions:
+            specs.save(version_folder(context.directory, version.key) / INPUTS_FILE)
+    wait_for_all()
 
     def train(version: EmbeddingVersion, progress: Progress) -> list[dict[str, Any]]:
         history = history_reader(log, context.path(OFFLINE), specs, version.model, context.config.seed)
@@ -62,8 +67,17 @@ def run_train(context: RunContext, progress: Progress) -> Mapping[str, Any]:
         trainer = upstream_trainer(log, specs, recipe(context).upstream, version.model, context.config.seed)
         return walk(trainer, data, _plan(context, log, version), progress)
 
-    curves = map_forked(train, versions, name="upstream models", workers=context.config.threads, progress=progress)
-    figures: dict[str, Any] = {"rows": len(rows.user_ids)}
+    # The processes of a team train every model together, one model after the other.
+    workers = context.config.threads if team is None else 1
+    curves = map_forked(train, versions, name="upstream models", workers=workers, progress=progress)
+    return _trained(context, versions, curves, len(rows.user_ids)) if leads() else {}
+
+
+def _trained(
+    context: RunContext, versions: Sequence[EmbeddingVersion], curves: Sequence[list[dict[str, Any]]], num_rows: int
+) -> dict[str, Any]:
+    """Keep what the models scored, and say so in the catalogue; returns the step's figures."""
+    figures: dict[str, Any] = {"rows": num_rows}
     for version, curve in zip(versions, curves, strict=True):
         folder = version_folder(context.directory, version.key)
         write_atomically(folder / PROGRESSIVE_FILE, json.dumps(curve) + "\n")
@@ -129,7 +143,14 @@ def upstream_trainer(
     seed: int,
     compatibility: Compatibility | None = None,
 ) -> UpstreamTrainer:
-    """An untrained model of a domain for these inputs."""
+    """An untrained model of a domain for these inputs.
+
+    Raises:
+        ValueError: The recipe weighs a task that the dataset does not declare.
+    """
+    known = [task.name for task in log.spec.tasks]
+    if unknown := sorted({name for name, _ in sizes.task_weights} - set(known)):
+        raise ValueError(f"task_weights must name tasks of the dataset, {', '.join(known)} (got {', '.join(unknown)})")
     tasks = domain_tasks(log, model)
     return UpstreamTrainer(upstream_config(specs, sizes, tasks, len(log.spec.labels)), sizes, seed, compatibility)
 
@@ -158,6 +179,9 @@ def upstream_config(
         hidden_tokens=sizes.hidden_tokens,
         tower_layers=sizes.tower_layers,
         interaction_layers=sizes.interaction_layers,
+        dhen_hidden_dim=sizes.dhen_hidden_dim,
+        experts=sizes.experts,
+        num_experts=sizes.num_experts,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ from torch import Tensor
 
 from tests.modules.contract import BATCH, ModuleContract
 from tests.upstream import worlds
+from trainers.modules.ple import PLE
 from trainers.upstream.model import UpstreamModel
+from trainers.upstream.recipes import DHEN_MODULES
 
 
 def inputs() -> dict[str, Tensor]:
@@ -97,3 +101,27 @@ def test_pins_of_sequences_share_the_table_of_the_pin_tower(model: UpstreamModel
     after = model.embed_users(inputs())
     assert torch.equal(before[0], after[0])
     assert not torch.equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("pair", list(combinations(DHEN_MODULES, 2)))
+def test_towers_learn_with_any_two_modules_in_a_layer(pair: tuple[str, str]) -> None:
+    config = replace(worlds.CONFIG, tower_layers=(pair,), interaction_layers=(pair, pair), dhen_hidden_dim=6)
+    output = UpstreamModel(config)(inputs())
+    assert output.user.shape == (BATCH, config.embedding_dim)
+    (output.user.sum() + sum(logits.square().sum() for logits in output.logits.values())).backward()
+
+
+def test_tasks_can_be_mixed_by_ple(model: UpstreamModel) -> None:
+    ple = UpstreamModel(replace(worlds.CONFIG, experts="ple", num_experts=2))
+    assert isinstance(ple.interaction.mmoe, PLE)
+    assert ple.interaction.mmoe.config.tasks == worlds.TASKS
+    assert {task: logits.shape for task, logits in ple(inputs()).logits.items()} == {
+        task: logits.shape for task, logits in model(inputs()).logits.items()
+    }
+
+
+def test_towers_take_no_rows_at_all(model: UpstreamModel) -> None:
+    none = {name: values[:0] for name, values in inputs().items()}
+    output = model.train()(none)
+    assert output.user.shape == (0, worlds.CONFIG.embedding_dim)
+    assert output.logits["click"].shape == (0,)

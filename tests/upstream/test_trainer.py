@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,9 @@ def test_fit_stops_at_a_loss_that_is_not_finite() -> None:
     trainer, data = worlds.trainer(), worlds.rows(10)
     data.examples.inputs["pin_vector_0"][4] = np.inf
     before = {name: value.clone() for name, value in trainer.model.named_parameters()}
-    with pytest.raises(FloatingPointError, match=r"the loss must be finite \(got nan on rows"):
+    with pytest.raises(
+        FloatingPointError, match=r"step 1: the loss must be finite \(got nan in click, like, contrastive"
+    ):
         fit(trainer, data, np.arange(10))
     assert unchanged(before, dict(trainer.model.named_parameters()))
 
@@ -83,6 +86,51 @@ def test_checkpoint_of_a_trainer_continues_exactly(tmp_path: Path) -> None:
     assert unchanged(state(whole), state(second))
     assert second.sketch.total == whole.sketch.total
     assert (second.sketch.table == whole.sketch.table).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "learned"),
+    [
+        ({"learned_temperature": True}, "contrastive.raw_temperature"),
+        ({"task_weighting": "uncertainty"}, "task_weighting.log_variances.like"),
+        ({"uniform_negatives": 5}, None),
+        ({"task_weights": (("like", 3.0),)}, None),
+    ],
+)
+def test_trainer_with_an_option_learns_otherwise_and_resumes_exactly(
+    tmp_path: Path, options: dict[str, object], learned: str | None
+) -> None:
+    data, whole, plain = worlds.rows(60), worlds.trainer(**options), worlds.trainer()
+    fit(plain, data, np.arange(30), 1)
+    fit(whole, data, np.arange(30), 1)
+    whole.save(tmp_path / "c.safetensors", {})
+    assert not unchanged(state(plain), state(whole))
+    if learned is not None:
+        assert not torch.equal(state(whole)[learned], state(worlds.trainer(**options))[learned])
+    resumed = worlds.trainer(seed=99, **options)
+    resumed.load(tmp_path / "c.safetensors")
+    for each in (whole, resumed):
+        fit(each, data, np.arange(30, 60), 2)
+    assert unchanged(state(whole), state(resumed))
+
+
+def test_fixed_task_weights_multiply_the_losses_of_their_tasks() -> None:
+    trainer = worlds.trainer(task_weights=(("like", 3.0),))
+    logits = {"click": torch.zeros(2), "like": torch.zeros(2)}
+    total, parts = trainer._supervised(logits, torch.tensor([[1.0, 0.0], [0.0, float("nan")]]))
+    log2 = float(np.log(2.0))
+    assert float(total) == pytest.approx(4 * log2)
+    assert {name: float(part) for name, part in parts.items()} == pytest.approx({"click": log2, "like": log2})
+
+
+def test_fit_takes_a_batch_with_one_positive_and_nobody_else() -> None:
+    trainer, data = worlds.trainer(), worlds.rows(4)
+    data.examples.labels[:] = 0.0
+    data.examples.labels[2] = 1.0
+    one_pin = replace(data, pin_ids=np.zeros(4, np.int64))
+    for each in (data, one_pin):
+        assert np.isfinite(fit(trainer, each, np.arange(4)))
+    assert all(torch.isfinite(value).all() for value in state(trainer).values())
 
 
 def test_score_and_embed_change_nothing_and_take_no_rows() -> None:

@@ -12,11 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 
 from tests.data.tiny_log import at
 from tests.upstream import worlds
+from trainers.anomalies import TrainingAnomalyError
 from trainers.metrics import roc_auc
 from trainers.progress import SilentProgress, Stage
+from trainers.run_lock import run_lock
 from trainers.upstream.trainer import UpstreamExamples
 from trainers.upstream.vector_files import vector_column
 from trainers.upstream.walk import daily_file, walk
@@ -106,6 +109,26 @@ def test_walk_stopped_in_pretraining_equals_an_uninterrupted_one(stream: Upstrea
         walk(worlds.trainer(), data, other, StoppingProgress("pre-train", 45))
     walk(worlds.trainer(), data, other, SILENT)
     assert embeddings(one.out) == embeddings(other.out)
+
+
+def test_walk_stopped_by_an_anomaly_and_mended_equals_an_uninterrupted_one(
+    stream: UpstreamExamples, straight: Path, tmp_path: Path
+) -> None:
+    inputs = {name: values.copy() for name, values in stream.examples.inputs.items()}
+    inputs["pin_vector_0"][sum(DAYS[:2]) + 7] = np.inf
+    broken = replace(stream, examples=replace(stream.examples, inputs=inputs))
+    known, plan = worlds.known_at(*DAYS), worlds.plan(tmp_path, len(DAYS))
+    with (
+        run_lock(tmp_path),
+        pytest.raises(
+            TrainingAnomalyError, match=r"ctr on 2024-01-03, before its first step: scores must be finite \(got 1 of 50"
+        ),
+    ):
+        walk(worlds.trainer(), worlds.data(broken, known), plan, SILENT)
+    (kept,) = (tmp_path / "anomalies").iterdir()
+    assert load_file(kept)["rows"].tolist() == [sum(DAYS[:2]) + 7]
+    walk(worlds.trainer(), worlds.data(stream, known), plan, SILENT)
+    assert embeddings(tmp_path) == embeddings(straight)
 
 
 def test_walk_that_is_complete_does_nothing_again(stream: UpstreamExamples, straight: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ CONFIG = UpstreamConfig(
 )
 
 
-def trainer(seed: int = 3, **changes: float) -> UpstreamTrainer:
+def trainer(seed: int = 3, **changes: Any) -> UpstreamTrainer:
     """A fresh trainer."""
     return UpstreamTrainer(CONFIG, replace(RECIPE, **changes), seed)
 

@@ -104,9 +104,12 @@ def _perform(request: Request, only: str | None) -> None:
             _show_plan(steps, context, only, as_json=request.as_json)
             return
         from trainers.execution import execute
+        from trainers.torchrun import execute_in_team, started_by_torchrun
 
-        finished = execute(steps, context, console, only=only)
-        _show_results(finished, config, only, as_json=request.as_json)
+        perform = execute_in_team if started_by_torchrun() else execute
+        finished = perform(steps, context, console, only=only)
+        if finished:
+            _show_results(finished, config, only, as_json=request.as_json)
 
 
 def _resolve(request: Request, console: Console) -> RunConfig:

@@ -130,6 +130,8 @@ _BUILDERS: dict[str, Callable[[DHENConfig, int], nn.Module]] = {
     "mlp": _mlp,
     "dcn": CrossFields,
 }
+MODULES = frozenset(_BUILDERS)
+"""Names of the interaction modules that a layer may pair."""
 
 
 class DHENLayer(nn.Module):

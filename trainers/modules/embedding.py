@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from trainers.parallel import uniform_of_rows
+
 INIT_STD = 0.05
 """Standard deviation of fresh embedding rows."""
 
@@ -142,7 +144,7 @@ class FieldEmbedding(nn.Module):
         ids = {i: inputs[f"{self.config.side}_id_{i}"] for i in self.ids}
         if self.training and self.config.id_dropout and ids:
             first = next(iter(ids.values()))
-            kept = torch.rand(first.shape, device=first.device) >= self.config.id_dropout
+            kept = uniform_of_rows(first) >= self.config.id_dropout
             ids = {i: values * kept for i, values in ids.items()}
         return [table(ids[i])[:, None] for i, table in self.ids.items()]
 

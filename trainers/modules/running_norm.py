@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from trainers.parallel import summed_over_batch
+
 
 class RunningNorm(nn.Module):
     """Numbers centred and scaled column by column by the running moments of those that were present.
@@ -41,9 +43,10 @@ class RunningNorm(nn.Module):
 
     @torch.no_grad()
     def _update(self, values: Tensor, present: Tensor) -> None:
-        seen = present.sum(dim=0)
+        sums = torch.stack([present.sum(dim=0), values.sum(dim=0), values.square().sum(dim=0)])
+        seen, total, squares = summed_over_batch(sums)
         share = seen / (self.count + seen).clamp(min=1.0)
         divisor = seen.clamp(min=1.0)
-        self.mean += share * (values.sum(dim=0) / divisor - self.mean)
-        self.mean_square += share * (values.square().sum(dim=0) / divisor - self.mean_square)
+        self.mean += share * (total / divisor - self.mean)
+        self.mean_square += share * (squares / divisor - self.mean_square)
         self.count.copy_((self.count + seen).clamp(max=self.window))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainers.anomalies import AnomalyGuard
 from trainers.data.examples import Examples, Rows, batches
 from trainers.hidden_vectors import hide_vectors
 from trainers.losses import multi_task_bce
@@ -58,6 +59,7 @@ def train_ranker(
 
     Raises:
         ValueError: The first task has labels of one class only, in training or validation.
+        TrainingAnomalyError: A loss or gradient is not finite, or a loss has exploded.
     """
     _check_classes(config.tasks[0], train, validation)
     torch.manual_seed(seed)
@@ -67,12 +69,13 @@ def train_ranker(
     schedule = _cosine(optimizer, recipe, len(train))
     losses: list[float] = []
     best = copy.deepcopy(model.state_dict())
-    for _ in range(recipe.max_epochs):
+    for epoch in range(1, recipe.max_epochs + 1):
         model.train()
+        guard = AnomalyGuard(f"ranker of {config.tasks[0]}, seed {seed}, epoch {epoch}", remedy="lower the recipe's lr")
         for batch in batches(np.arange(len(train)), recipe.batch_size, rng):
             alone, together = recipe.embedding_dropout, recipe.outage_dropout
             inputs = hide_vectors(train.tensors(batch), hidden_vectors, alone=alone, together=together)
-            _step(model, optimizer, inputs, torch.from_numpy(train.labels[batch]))
+            _step(model, optimizer, inputs, torch.from_numpy(train.labels[batch]), guard)
             schedule.step()
             stepped()
         losses.append(_validation_loss(model, validation))
@@ -107,13 +110,15 @@ def _cosine(
     )
 
 
-def _step(model: Ranker, optimizer: torch.optim.Optimizer, inputs: dict[str, Tensor], labels: Tensor) -> None:
+def _step(
+    model: Ranker, optimizer: torch.optim.Optimizer, inputs: dict[str, Tensor], labels: Tensor, guard: AnomalyGuard
+) -> None:
     logits = model(inputs)
-    loss, _ = multi_task_bce(logits, dict(zip(logits, labels.unbind(1), strict=True)))
-    if not torch.isfinite(loss):
-        raise FloatingPointError(f"the loss must be finite (got {loss.item()}); lower the recipe's lr")
+    loss, parts = multi_task_bce(logits, dict(zip(logits, labels.unbind(1), strict=True)))
+    guard.check_loss(loss, parts, lambda: inputs | {"labels": labels})
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    guard.check_gradients(model, lambda: inputs | {"labels": labels})
     optimizer.step()
 
 

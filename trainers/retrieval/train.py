@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainers.anomalies import AnomalyGuard
 from trainers.data.engaged_pairs import Pairs
 from trainers.data.examples import Examples, batches
 from trainers.frequency import CountMinConfig, CountMinSketch
@@ -48,7 +49,7 @@ def train_two_tower(
 
     Raises:
         ValueError: There are fewer than two pairs.
-        FloatingPointError: The loss is not finite.
+        TrainingAnomalyError: A loss or gradient is not finite, or a loss has exploded.
     """
     if len(pairs.user_ids) < 2:
         raise ValueError(f"retrieval needs at least two engaged pairs to train on (got {len(pairs.user_ids)})")
@@ -67,12 +68,13 @@ def train_two_tower(
     sketch = CountMinSketch(CountMinConfig(seed=seed))
     sketch.update(pairs.pin_ids)
     log_q = torch.from_numpy(sketch.log_probability(pairs.pin_ids))
-    for _ in range(recipe.epochs):
+    for epoch in range(1, recipe.epochs + 1):
         model.train()
+        guard = AnomalyGuard(f"two-tower, seed {seed}, epoch {epoch}", remedy="lower the recipe's lr")
         for batch in batches(np.arange(len(pairs.user_ids)), recipe.batch_size, rng):
             alone, together = recipe.embedding_dropout, recipe.outage_dropout
             inputs = hide_vectors(pairs.examples.tensors(batch), hidden_vectors, alone=alone, together=together)
-            _step(model, loss_of, optimizer, pairs, batch, inputs, log_q[batch])
+            _step(model, loss_of, optimizer, pairs, batch, inputs, log_q[batch], guard)
             schedule.step()
         yield model.eval()
 
@@ -102,6 +104,7 @@ def _step(
     batch: Keys,
     inputs: dict[str, Tensor],
     log_q: Tensor,
+    guard: AnomalyGuard,
 ) -> None:
     loss = loss_of(
         model.queries(inputs),
@@ -111,10 +114,10 @@ def _step(
         log_q,
         user_ids=torch.from_numpy(pairs.user_ids[batch]),
     )
-    if not torch.isfinite(loss):
-        raise FloatingPointError(f"the loss must be finite (got {loss.item()}); lower the recipe's lr")
+    guard.check_loss(loss, {"contrastive": loss}, lambda: inputs)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    guard.check_gradients(model, lambda: inputs)
     optimizer.step()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from trainers.modules.embedding import FieldEmbedding, FieldEmbeddingConfig
 from trainers.modules.heads import TaskHeads, TaskHeadsConfig
 from trainers.modules.mmoe import MMoE, MMoEConfig
 from trainers.modules.normalize import l2_normalize
+from trainers.modules.ple import PLE, PLEConfig
 from trainers.modules.side import Side, SideConfig
 
 Layers = tuple[tuple[str, ...], ...]
@@ -46,6 +47,12 @@ class UpstreamConfig:
     """DHEN layers of the user and Pin towers."""
     interaction_layers: Layers = (("masknet", "mlp"), ("transformer", "mlp"))
     """DHEN layers of the interaction tower."""
+    dhen_hidden_dim: int = 64
+    """Hidden width of the modules of DHEN layers."""
+    experts: Literal["mmoe", "ple"] = "mmoe"
+    """What mixes the interaction tower's tokens for each task."""
+    num_experts: int = 4
+    """Experts of `mmoe`; of `ple`, shared ones and those of each task."""
 
     @property
     def embedding_dim(self) -> int:
@@ -71,8 +78,9 @@ class Tower(nn.Module):
     much, for attributes that mostly say little.
     """
 
-    def __init__(self, side: SideConfig, layers: Layers, hidden_tokens: int, output_tokens: int) -> None:
+    def __init__(self, side: SideConfig, config: UpstreamConfig) -> None:
         super().__init__()
+        hidden_tokens, output_tokens = config.hidden_tokens, config.output_tokens
         dim = side.fields.field_dim
         self.hidden_tokens = hidden_tokens
         self.side = Side(side)
@@ -82,7 +90,8 @@ class Tower(nn.Module):
                 num_fields=hidden_tokens,
                 field_dim=dim,
                 output_fields=hidden_tokens,
-                layers=layers,
+                layers=config.tower_layers,
+                hidden_dim=config.dhen_hidden_dim,
                 num_heads=max(1, dim // 16),
             )
         )
@@ -91,7 +100,7 @@ class Tower(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor], pin_table: nn.Module | None = None) -> Float[Tensor, "B E"]:
         """Embeddings of unit length."""
         mixed: Tensor = self.mix(self.side(inputs, pin_table).flatten(1))
-        tokens = mixed.reshape(mixed.shape[0], self.hidden_tokens, -1)
+        tokens = mixed.unflatten(1, (self.hidden_tokens, -1))
         return l2_normalize(self.output(self.dhen(tokens).flatten(1)))
 
 
@@ -110,10 +119,11 @@ class InteractionTower(nn.Module):
                 field_dim=dim,
                 output_fields=config.hidden_tokens,
                 layers=config.interaction_layers,
+                hidden_dim=config.dhen_hidden_dim,
                 num_heads=max(1, dim // 16),
             )
         )
-        self.mmoe = MMoE(MMoEConfig(input_dim=config.hidden_tokens * dim, tasks=config.tasks))
+        self.mmoe = _experts(config)
         self.heads = TaskHeads(TaskHeadsConfig(input_dim=self.mmoe.config.output_dim, tasks=config.tasks))
 
     def forward(
@@ -121,10 +131,17 @@ class InteractionTower(nn.Module):
     ) -> dict[str, Tensor]:
         """Logit [B] of each task; embeddings come as unit vectors and are brought to unit variance."""
         user, pin = user * self.scale, pin * self.scale
-        fields = torch.cat([user, pin, user * pin], dim=1).reshape(user.shape[0], -1, self.token_dim)
+        fields = torch.cat([user, pin, user * pin], dim=1).unflatten(1, (-1, self.token_dim))
         tokens = self.dhen(torch.cat([fields, self.context(inputs)], dim=1))
         logits: dict[str, Tensor] = self.heads(self.mmoe(tokens.flatten(1)))
         return logits
+
+
+def _experts(config: UpstreamConfig) -> MMoE | PLE:
+    width = config.hidden_tokens * config.user.fields.field_dim
+    if config.experts == "ple":
+        return PLE(PLEConfig(input_dim=width, tasks=config.tasks, num_experts=config.num_experts))
+    return MMoE(MMoEConfig(input_dim=width, tasks=config.tasks, num_experts=config.num_experts))
 
 
 class UpstreamModel(nn.Module):
@@ -133,8 +150,8 @@ class UpstreamModel(nn.Module):
     def __init__(self, config: UpstreamConfig) -> None:
         super().__init__()
         self.config = config
-        self.user_tower = Tower(config.user, config.tower_layers, config.hidden_tokens, config.output_tokens)
-        self.pin_tower = Tower(config.pin, config.tower_layers, config.hidden_tokens, config.output_tokens)
+        self.user_tower = Tower(config.user, config)
+        self.pin_tower = Tower(config.pin, config)
         self.interaction = InteractionTower(config)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> UpstreamOutput:

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 LayerPair = tuple[str, ...]
 
+DHEN_MODULES = ("dcn", "masknet", "mlp", "transformer")
+"""Interaction modules that a layer may pair."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpstreamRecipe:
@@ -54,12 +57,45 @@ class UpstreamRecipe:
     """TTL of the embedding views."""
     alignment: Literal["none", "procrustes", "svd_procrustes"] = "procrustes"
     """How the vectors of a refreshed day are brought into the version's reference frame."""
+    dhen_hidden_dim: int = 64
+    """Hidden width of the modules of DHEN layers."""
+    experts: Literal["mmoe", "ple"] = "mmoe"
+    """What mixes the interaction tower's tokens for each task: experts shared by all, or PLE, which adds own ones."""
+    num_experts: int = 4
+    """Experts of `mmoe`; of `ple`, shared ones and those of each task."""
+    task_weighting: Literal["fixed", "uncertainty"] = "fixed"
+    """Weights of the tasks' losses: `task_weights`, or learned log variances."""
+    task_weights: tuple[tuple[str, float], ...] = ()
+    """Fixed weight of a task's loss, by its name; 1 for the others."""
+    learned_temperature: bool = False
+    """Train the temperature from `temperature` on, between .02 and 1."""
+    uniform_negatives: int = 0
+    """Pins of the day's rows drawn uniformly for every step, as negatives beside those of the batch."""
 
     def __post_init__(self) -> None:
+        self._check_losses()
+        for layers in (self.tower_layers, self.interaction_layers):
+            unknown = sorted({name for layer in layers for name in layer} - set(DHEN_MODULES))
+            if unknown or not layers or not all(layers):
+                raise ValueError(f"layers must each name modules of {', '.join(DHEN_MODULES)} (got {layers})")
+        if self.dhen_hidden_dim < 1 or self.num_experts < 1:
+            sizes = f"{self.dhen_hidden_dim}, {self.num_experts}"
+            raise ValueError(f"dhen_hidden_dim and num_experts must be at least 1 (got {sizes})")
         if not 0.0 <= self.average_weight < 1.0:
             raise ValueError(f"average_weight must be in [0, 1) (got {self.average_weight})")
         if self.batch_size < 2:
             raise ValueError(f"batch_size must be at least 2 for in-batch negatives (got {self.batch_size})")
+
+    def _check_losses(self) -> None:
+        names = [name for name, _ in self.task_weights]
+        if len(set(names)) < len(names) or any(weight <= 0.0 for _, weight in self.task_weights):
+            raise ValueError(f"task_weights must be positive, one a task at most (got {self.task_weights})")
+        if self.task_weights and self.task_weighting != "fixed":
+            raise ValueError(
+                f"task_weights must be empty with task_weighting {self.task_weighting!r} (got {self.task_weights})"
+            )
+        if self.uniform_negatives < 0:
+            raise ValueError(f"uniform_negatives must be at least 0 (got {self.uniform_negatives})")
 
     @property
     def embedding_dim(self) -> int:
@@ -72,7 +108,8 @@ def recipe_from(raw: Mapping[str, Any]) -> UpstreamRecipe:
     layers = {
         name: tuple(tuple(pair) for pair in raw[name]) for name in ("tower_layers", "interaction_layers") if name in raw
     }
-    return UpstreamRecipe(**{**raw, **layers})
+    weights = {"task_weights": tuple((name, weight) for name, weight in raw.get("task_weights", ()))}
+    return UpstreamRecipe(**{**raw, **layers, **weights})
 
 
 def default() -> UpstreamRecipe:

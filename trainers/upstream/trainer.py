@@ -5,9 +5,11 @@ Dims: N rows, B batch, T tasks, E width of an embedding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +17,18 @@ import torch
 from torch import Tensor
 
 from trainers import checkpoint
+from trainers.anomalies import AnomalyGuard
 from trainers.data.examples import Examples, Rows, batches
 from trainers.frequency import CountMinConfig, CountMinSketch
-from trainers.losses import ContrastiveConfig, ContrastiveLoss, multi_task_bce
+from trainers.losses import (
+    ContrastiveConfig,
+    ContrastiveLoss,
+    UncertaintyWeighting,
+    UniformNegatives,
+    multi_task_bce,
+)
 from trainers.mixed_adam import MixedAdam
+from trainers.parallel import current_team
 from trainers.progress import Stage
 from trainers.upstream.compatibility import BackwardMap, Compatibility, compatibility_loss
 from trainers.upstream.model import UpstreamConfig, UpstreamModel, UpstreamOutput
@@ -39,6 +49,22 @@ class UpstreamExamples:
     pin_ids: npt.NDArray[np.int64]
     """Pin key of each row."""
 
+    def tensors(self, rows: Rows) -> dict[str, Tensor]:
+        """Everything that a step on these rows reads, and where they lie."""
+        keys = {"user_ids": self.user_ids[rows], "pin_ids": self.pin_ids[rows], "rows": rows}
+        own = {"labels": self.examples.labels[rows], **keys}
+        return self.examples.tensors(rows) | {name: torch.from_numpy(values) for name, values in own.items()}
+
+
+class _Pass(NamedTuple):
+    """What the steps of one pass have in common."""
+
+    data: UpstreamExamples
+    pin_rows: Rows
+    """A row of each Pin."""
+    rng: np.random.Generator
+    guard: AnomalyGuard
+
 
 class UpstreamTrainer:
     """One upstream model, its optimiser and its estimate of how often each Pin occurs."""
@@ -54,34 +80,70 @@ class UpstreamTrainer:
             # Part of the model, so that optimiser and checkpoint hold it without being told.
             self.backward = BackwardMap(config.embedding_dim, compatibility.older_dim)
             self.model.add_module("backward_map", self.backward)
-        self.contrastive = ContrastiveLoss(ContrastiveConfig(temperature=recipe.temperature))
+        self.contrastive = ContrastiveLoss(
+            ContrastiveConfig(temperature=recipe.temperature, learned_temperature=recipe.learned_temperature)
+        )
+        if recipe.learned_temperature:
+            self.model.add_module("contrastive", self.contrastive)
+        self.weighting: UncertaintyWeighting | None = None
+        if recipe.task_weighting == "uncertainty":
+            self.weighting = UncertaintyWeighting(config.tasks)
+            self.model.add_module("task_weighting", self.weighting)
         self.optimizer = MixedAdam(self.model, lr=recipe.daily_lr, weight_decay=recipe.weight_decay)
         self.sketch = CountMinSketch(CountMinConfig(half_life=float(1 << 20), seed=seed))
 
-    def fit(self, data: UpstreamExamples, rows: Rows, *, lr: float, rng: np.random.Generator, stage: Stage) -> float:
+    def fit(
+        self,
+        data: UpstreamExamples,
+        rows: Rows,
+        *,
+        lr: float,
+        rng: np.random.Generator,
+        stage: Stage,
+        subject: str = "upstream model",
+    ) -> float:
         """One pass over the rows in random order; returns the mean loss.
 
         More passes over the same rows overfit the id tables at once, so there is one.
+
+        Args:
+            subject: Model and day, for the error.
+
+        Raises:
+            TrainingAnomalyError: A loss or gradient is not finite, or a loss has exploded; no weight was changed by it.
         """
         self.optimizer.set_lr(lr)
         # Dropout draws from torch's own generator: seed it per call, so that a resumed walk repeats it.
         torch.manual_seed(int(rng.integers(2**31)))
         self.model.train()
+        guard = AnomalyGuard(subject, remedy="lower the recipe's pretrain_lr and daily_lr")
+        over = _Pass(data, rows[np.unique(data.pin_ids[rows], return_index=True)[1]], rng, guard)
         losses = []
         for batch in batches(rows, self.recipe.batch_size, rng):
             if len(batch) > 1:
-                losses.append(self._step(data, batch))
+                losses.append(self._step(over, batch))
             stage.advance(len(batch))
         return float(np.mean(losses)) if losses else float("nan")
 
-    def _step(self, data: UpstreamExamples, batch: Rows) -> float:
-        labels = torch.from_numpy(data.examples.labels[batch])
-        pin_ids = data.pin_ids[batch]
+    def _step(self, over: _Pass, batch: Rows) -> float:
+        loss, parts = self._loss(over, batch)
+        value = over.guard.check_loss(loss, parts, partial(over.data.tensors, batch))
+        self.optimizer.zero_grad()
+        loss.backward()
+        if (team := current_team()) is not None:
+            team.average_gradients(self.model)
+        over.guard.check_gradients(self.model, partial(over.data.tensors, batch))
+        self.optimizer.step(max_norm=MAX_GRADIENT_NORM)
+        return value
+
+    def _loss(self, over: _Pass, batch: Rows) -> tuple[Tensor, dict[str, Tensor]]:
+        """What gradients are taken of, and the losses that it is made of, by name."""
+        data, recipe = over.data, self.recipe
+        labels, pin_ids = torch.from_numpy(data.examples.labels[batch]), data.pin_ids[batch]
         self.sketch.update(pin_ids)
         inputs = data.examples.tensors(batch)
-        output = self.model(inputs)
-        task_labels = dict(zip(output.logits, labels.unbind(1), strict=True))
-        supervised, _ = multi_task_bce(output.logits, task_labels)
+        output = self._forward(inputs, len(batch))
+        supervised, parts = self._supervised(output.logits, labels)
         contrastive = self.contrastive(
             output.user,
             output.pin,
@@ -89,16 +151,44 @@ class UpstreamTrainer:
             (labels == 1.0).any(dim=1),
             torch.from_numpy(self.sketch.log_probability(pin_ids)),
             user_ids=torch.from_numpy(data.user_ids[batch]),
+            uniform=self._uniform_negatives(over),
         )
-        loss = supervised + self.recipe.contrastive_weight * contrastive + self._compatibility_loss(output, inputs)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss must be finite (got {loss.item()} on rows {batch[:3].tolist()}…); lower the recipe's rates"
-            )
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step(max_norm=MAX_GRADIENT_NORM)
-        return float(loss.detach())
+        compatible = self._compatibility_loss(output, inputs)
+        loss = supervised + recipe.contrastive_weight * contrastive + compatible
+        others = {"contrastive": contrastive, "compatibility": compatible if self.backward else None}
+        return loss, parts | {name: part.detach() for name, part in others.items() if part is not None}
+
+    def _supervised(self, logits: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        by_task = dict(zip(logits, labels.unbind(1), strict=True))
+        if self.weighting is not None:
+            weighted: tuple[Tensor, dict[str, Tensor]] = self.weighting(logits, by_task)
+            return weighted
+        return multi_task_bce(logits, by_task, dict(self.recipe.task_weights))
+
+    def _uniform_negatives(self, over: _Pass) -> UniformNegatives | None:
+        """Pins of the pass drawn uniformly, each as one of the rows shows it; none where the recipe wants none."""
+        count = self.recipe.uniform_negatives
+        if not count:
+            return None
+        rows = over.rng.choice(over.pin_rows, count)
+        inputs, ids = over.data.examples.tensors(rows), over.data.pin_ids[rows]
+        team = current_team()
+        if team is None:
+            vectors = self.model.embed_pins(inputs)
+        else:
+            with team.computing(count) as own:
+                vectors = team.gathered(self.model.embed_pins(_rows(inputs, own)), count)
+        log_q = torch.from_numpy(self.sketch.log_probability(ids))
+        return UniformNegatives(vectors, torch.from_numpy(ids), log_q, len(over.pin_rows))
+
+    def _forward(self, inputs: dict[str, Tensor], num_rows: int) -> UpstreamOutput:
+        """Output of all rows; in a team each process computes its share."""
+        team = current_team()
+        if team is None:
+            output: UpstreamOutput = self.model(inputs)
+            return output
+        with team.computing(num_rows) as own:
+            return team.gathered_output(self.model(_rows(inputs, own)), num_rows)
 
     def _compatibility_loss(self, output: UpstreamOutput, inputs: dict[str, Tensor]) -> Tensor:
         """Weighted loss of being read as the version before; 0 where there is none."""
@@ -110,21 +200,28 @@ class UpstreamTrainer:
     @torch.inference_mode()
     def score(self, examples: Examples, rows: Rows) -> npt.NDArray[np.float32]:
         """Logits [N, T] of the rows."""
-        self.model.eval()
-        parts = [
-            torch.stack(list(self.model(examples.tensors(batch)).logits.values()), dim=1)
-            for batch in batches(rows, SCORING_BATCH)
-        ]
-        return np.asarray(torch.cat(parts)) if parts else np.empty((0, examples.labels.shape[1]), np.float32)
+
+        def logits(inputs: dict[str, Tensor]) -> Tensor:
+            return torch.stack(list(self.model(inputs).logits.values()), dim=1)
+
+        return self._evaluated(logits, examples, rows, examples.labels.shape[1])
 
     @torch.inference_mode()
     def embed(self, entity: str, examples: Examples) -> npt.NDArray[np.float32]:
         """Embeddings [N, E] of users or Pins."""
-        self.model.eval()
         tower = self.model.embed_users if entity == "user" else self.model.embed_pins
-        rows = np.arange(len(examples))
-        parts: list[Tensor] = [tower(examples.tensors(batch)) for batch in batches(rows, SCORING_BATCH)]
-        return np.asarray(torch.cat(parts)) if parts else np.empty((0, self.model.config.embedding_dim), np.float32)
+        return self._evaluated(tower, examples, np.arange(len(examples)), self.model.config.embedding_dim)
+
+    def _evaluated(
+        self, function: Callable[[dict[str, Tensor]], Tensor], examples: Examples, rows: Rows, width: int
+    ) -> npt.NDArray[np.float32]:
+        """A function of the inputs over the rows; in a team each process computes its share."""
+        self.model.eval()
+        team = current_team()
+        own = rows if team is None else rows[team.share(len(rows))]
+        parts = [function(examples.tensors(batch)) for batch in batches(own, SCORING_BATCH)]
+        found = torch.cat(parts) if parts else torch.empty(0, width)
+        return np.asarray(found if team is None else team.gathered(found, len(rows)))
 
     def save(self, path: Path, notes: dict[str, Any]) -> None:
         """Checkpoint everything that training continues from."""
@@ -137,3 +234,7 @@ class UpstreamTrainer:
         arrays = {name: tensor.numpy() for name, tensor in extra.items()}
         self.sketch = CountMinSketch.from_arrays(self.sketch.config, arrays)
         return notes
+
+
+def _rows(inputs: dict[str, Tensor], own: slice) -> dict[str, Tensor]:
+    return {name: values[own] for name, values in inputs.items()}

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from feature_repo.contract import ENTITIES, join_key
+from trainers.anomalies import AnomalyGuard
 from trainers.data.examples import Examples, Rows
 from trainers.metrics import roc_auc
+from trainers.parallel import leads, wait_for_all
 from trainers.progress import Progress, Stage
 from trainers.upstream.trainer import UpstreamExamples, UpstreamTrainer
 from trainers.upstream.vector_files import vector_column, write_vectors
@@ -111,6 +114,8 @@ def walk(
     """
     file = plan.out / CHECKPOINT
     notes = trainer.load(file) if file.exists() else {"cutoff": None, "progressive": []}
+    # Until all have read it, none may write the next.
+    wait_for_all()
     if notes["cutoff"] is None:
         _pretrain(trainer, data, plan, progress)
     curve: list[dict[str, Any]] = notes["progressive"]
@@ -125,7 +130,8 @@ def walk(
             curve += learn_day(trainer, day, data.tasks, plan.model, end, rng, stage)
             if end >= plan.embed_from:
                 (keep or _embedding(trainer, data, plan))(end)
-            if end == plan.cutoffs[-1] or time.monotonic() - saved >= trainer.recipe.checkpoint_seconds:
+            due = end == plan.cutoffs[-1] or time.monotonic() - saved >= trainer.recipe.checkpoint_seconds
+            if due and leads():
                 trainer.save(file, {"cutoff": end.isoformat(), "progressive": curve})
                 saved = time.monotonic()
     return curve
@@ -158,8 +164,14 @@ def learn_day(
     """Score the new rows, then train on all of them; returns the scores' figures, a row a task."""
     curve = _progressive(trainer, day, tasks, model, end)
     rows = np.concatenate([day.new, day.replayed])
-    trainer.fit(day.stream, rows, lr=trainer.recipe.daily_lr, rng=rng, stage=stage)
+    subject = f"{model} on {_named(end)}"
+    trainer.fit(day.stream, rows, lr=trainer.recipe.daily_lr, rng=rng, stage=stage, subject=subject)
     return curve
+
+
+def _named(end: datetime) -> str:
+    """Date of the day that ends at a cut-off."""
+    return (end - timedelta(days=1)).date().isoformat()
 
 
 def _spans(cutoffs: Sequence[datetime]) -> list[tuple[datetime | None, datetime]]:
@@ -188,11 +200,12 @@ def _pretrain(trainer: UpstreamTrainer, data: WalkData, plan: WalkPlan, progress
     if not data.num_history:
         return
     rng = generator(plan.seed, plan.model, plan.cutoffs[0] - timedelta(days=1))
-    losses = []
+    losses, subject = [], f"{plan.model} on the long histories"
     with progress.stage(f"pre-train {plan.model} on histories", data.num_history) as stage:
         for chunk in data.history:
             rows = np.arange(len(chunk.user_ids))
-            losses.append(trainer.fit(chunk, rows, lr=trainer.recipe.pretrain_lr, rng=rng, stage=stage))
+            lr = trainer.recipe.pretrain_lr
+            losses.append(trainer.fit(chunk, rows, lr=lr, rng=rng, stage=stage, subject=subject))
     logger.info("pretrained model=%s rows=%d loss=%.4f", plan.model, data.num_history, float(np.mean(losses)))
 
 
@@ -200,14 +213,16 @@ def _progressive(
     trainer: UpstreamTrainer, day: DayRows, tasks: Sequence[str], model: str, end: datetime
 ) -> list[dict[str, Any]]:
     logits = trainer.score(day.stream.examples, day.new)
+    AnomalyGuard(f"{model} on {_named(end)}").check_scores(
+        logits, lambda odd: partial(day.stream.tensors, day.new[odd])
+    )
     labels = day.stream.examples.labels[day.new]
     figures = []
     for i, task in enumerate(tasks):
         defined = ~np.isnan(labels[:, i])
         if len(np.unique(labels[defined, i])) == 2:
             auc = roc_auc(labels[defined, i], logits[defined, i])
-            named = (end - timedelta(days=1)).date().isoformat()
-            figures.append({"model": model, "day": named, "task": task, "roc_auc": auc, "n": int(defined.sum())})
+            figures.append({"model": model, "day": _named(end), "task": task, "roc_auc": auc, "n": int(defined.sum())})
     return figures
 
 
@@ -235,7 +250,8 @@ def write_embeddings(
     """
     vectors = trainer.embed(entity, examples)
     _check_vectors(vectors, entity, subject)
-    write_vectors(pa.table({join_key(entity): keys, "embedding": vector_column(vectors)}), file)
+    if leads():
+        write_vectors(pa.table({join_key(entity): keys, "embedding": vector_column(vectors)}), file)
 
 
 def _check_vectors(vectors: npt.NDArray[np.float32], entity: str, subject: str) -> None:
