@@ -30,7 +30,7 @@ def top_pins(
 ) -> Keys:
     """The best Pins under one bias."""
     (found,) = top_pins_by_bias(queries, candidates, bias[None], seen, k, chunk=chunk)
-    return found
+    return np.asarray(found)
 
 
 def test_top_pins_rank_by_inner_product_plus_bias() -> None:

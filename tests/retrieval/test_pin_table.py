@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from trainers.modules.side import SequenceInputs
-from trainers.retrieval.pin_table import PinTable
+from trainers.retrieval.pin_table import PinTable, RememberingPinTable
 
 LATELY = SequenceInputs(pins="lately", length=2, actions="actions", num_actions=2)
 LONG_AGO = SequenceInputs(pins="long_ago", length=3)
 
 
-def table(dropout: float = 0.0) -> PinTable:
+def table(dropout: float = 0.0) -> RememberingPinTable:
     """Bucket b is remembered as b in both places, and everything counts alike."""
-    made = PinTable(6, 2, (LATELY, LONG_AGO), dropout).eval()
+    made = RememberingPinTable(6, 2, (LATELY, LONG_AGO), dropout).eval()
     made.load_state_dict(
         made.state_dict() | {"remembered.weight": torch.arange(6.0)[:, None].expand(6, 2), "weight": torch.tensor(1.0)}
     )
@@ -56,6 +56,15 @@ def test_training_hides_a_share_of_what_is_remembered() -> None:
     made, user = table(dropout=1.0), inputs([3, 1], [0.0, 0.0], [2, 0, 0])
     assert made.queries(user).abs().sum() > 0
     assert made.train().queries(user).abs().sum() == 0
+
+
+def test_without_histories_a_user_is_the_sum_of_the_pins_over_the_root_of_their_number() -> None:
+    made = PinTable(6, 2, (LATELY, LONG_AGO))
+    rows = torch.arange(6.0)[:, None].expand(6, 2)
+    made.load_state_dict({"rows.weight": rows, "weight": torch.tensor(0.5)})
+    found = made.queries(inputs([3, 1], [3.0, 0.0], [2, 0, 0]))
+    torch.testing.assert_close(found, torch.full((1, 2), 0.5 * 6 / 3**0.5))
+    assert not made.queries(inputs([0, 0], [0.0, 0.0], [0, 0, 0])).any()
 
 
 def test_candidates_and_remembered_pins_have_vectors_of_their_own() -> None:

@@ -309,7 +309,7 @@ def two_tower_config(
             )
             for position, version in enumerate(versions)
         ),
-        remembered=users.sequences,
+        remembered=users.sequences if history_ids(user) else (),
         remembered_dropout=recipe.remembered_dropout,
         sequence_buckets=job.sequence_buckets,
         pin_bucket=PIN_BUCKET,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from trainers.modules.normalize import l2_normalize
 from trainers.modules.side import SequenceInputs, Side, SideConfig
-from trainers.retrieval.pin_table import PinTable
+from trainers.retrieval.pin_table import PinTable, RememberingPinTable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +48,8 @@ class TwoTowerConfig:
     shared: tuple[SharedVectors, ...] = ()
     """Upstream vectors that enter the inner product as they are."""
     remembered: tuple[SequenceInputs, ...] = ()
-    """Sequences of Pins that the table of Pins reads; the query tower reads those of `user`."""
+    """Sequences of Pins, long histories among them, that the table of Pins remembers; none for a table that reads the
+    sequences of the query tower."""
     remembered_dropout: float = 0.0
     """Share of those Pins that training hides."""
     sequence_buckets: int = 0
@@ -96,9 +97,7 @@ class TwoTower(nn.Module):
         self.candidate_tower = _Tower(config.pin, config.hidden_dim, config.output_dim)
         dim, buckets = config.user.fields.field_dim, config.sequence_buckets
         self.sequence_pins = nn.Embedding(buckets, dim) if buckets else None
-        self.pin_table = (
-            PinTable(buckets, config.output_dim, config.remembered, config.remembered_dropout) if buckets else None
-        )
+        self.pin_table = _pin_table(config) if buckets else None
         self.tower_weight = nn.Parameter(torch.tensor(config.tower_weight))
         self.shared_weights = nn.Parameter(torch.tensor([each.weight for each in config.shared]))
 
@@ -123,6 +122,13 @@ class TwoTower(nn.Module):
         if self.pin_table is not None:
             blocks.append(self.pin_table.rows(inputs[self.config.pin_bucket]))
         return torch.cat(blocks, dim=1)
+
+
+def _pin_table(config: TwoTowerConfig) -> PinTable:
+    buckets, dim, remembered = config.sequence_buckets, config.output_dim, config.remembered
+    if remembered:
+        return RememberingPinTable(buckets, dim, remembered, config.remembered_dropout)
+    return PinTable(buckets, dim, config.user.sequences)
 
 
 class QueryTower(nn.Module):

@@ -1,7 +1,8 @@
-"""A table of Pins in which a user is the Pins met before, each as much as its place and what was done with it say.
+"""A table of Pins in which a user is the Pins met before.
 
-A Pin has two vectors: one as a candidate and one as something remembered. What is looked for after a Pin is not what it
-is found by, and one vector for both would find each Pin by itself.
+Without long histories a Pin has one vector, as a candidate and as something met, and all Pins count alike: a few ten
+thousand pairs learn no more. With them it has two, since what is looked for after a Pin is not what it is found by, and
+each Pin counts as much as its place and what was done with it say.
 Source: users as the sum of their Pins over the root of their number after Koren, "Factorization Meets the
 Neighborhood", KDD 2008.
 Dims: B batch, T width of a vector, L longest sequence, S sequences.
@@ -46,6 +47,29 @@ class _Weights(nn.Module):
 
 
 class PinTable(nn.Module):
+    """A vector for every Pin, and for a user the scaled sum of those engaged with last."""
+
+    def __init__(self, buckets: int, dim: int, sequences: Sequence[SequenceInputs]) -> None:
+        super().__init__()
+        self.sequences = tuple(sequences)
+        self.rows = nn.Embedding(buckets, dim)
+        nn.init.normal_(self.rows.weight, std=INIT_STD)
+        self.weight = nn.Parameter(torch.tensor(0.1))
+
+    def scalars(self) -> list[nn.Parameter]:
+        """Weights of which there are few."""
+        return [self.weight]
+
+    def queries(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "B T"]:
+        """Sum of the Pins present over the root of their number; 0 for a user without any."""
+        pins = torch.cat([inputs[sequence.pins] for sequence in self.sequences], dim=1)
+        present = (pins > 0).to(self.rows.weight.dtype)
+        total = (self.rows(pins) * present[:, :, None]).sum(dim=1)
+        scaled: Tensor = self.weight * total / present.sum(dim=1, keepdim=True).clamp(min=1.0).sqrt()
+        return scaled
+
+
+class RememberingPinTable(PinTable):
     """Vectors of all Pins as candidates, and of users as what they remember."""
 
     def __init__(self, buckets: int, dim: int, sequences: Sequence[SequenceInputs], dropout: float = 0.0) -> None:
@@ -53,13 +77,10 @@ class PinTable(nn.Module):
         Args:
             dropout: Share of the remembered Pins that training hides.
         """
-        super().__init__()
-        self.sequences, self.dropout = tuple(sequences), dropout
-        self.rows = nn.Embedding(buckets, dim)
+        super().__init__(buckets, dim, sequences)
+        self.dropout = dropout
         self.remembered = nn.Embedding(buckets, dim)
-        nn.init.normal_(self.rows.weight, std=INIT_STD)
         nn.init.normal_(self.remembered.weight, std=INIT_STD)
-        self.weight = nn.Parameter(torch.tensor(0.1))
         self.anyone = nn.Parameter(torch.zeros(dim))
         self.counted = nn.ModuleList(_Weights(sequence) for sequence in self.sequences)
 
