@@ -79,8 +79,8 @@ def tiny_boosted() -> BoostedRecipe:
 
 
 def ctr() -> RankingRecipe:
-    """CTR ranker: DCN V2, MMoE and a sequence encoder."""
-    return RankingRecipe()
+    """CTR ranker: DCN V2, MMoE and a sequence encoder; what it costs to lose all vectors was measured on it."""
+    return RankingRecipe(outage_dropout=0.25)
 
 
 def cvr() -> RankingRecipe:
