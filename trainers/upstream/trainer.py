@@ -129,7 +129,7 @@ class UpstreamTrainer:
         loss, parts = self._loss(over, batch)
         value = over.guard.check_loss(loss, parts, partial(over.data.tensors, batch))
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if (team := current_team()) is not None:
             team.average_gradients(self.model)
         over.guard.check_gradients(self.model, partial(over.data.tensors, batch))
@@ -142,6 +142,7 @@ class UpstreamTrainer:
         labels, pin_ids = torch.from_numpy(data.examples.labels[batch]), data.pin_ids[batch]
         self.sketch.update(pin_ids)
         inputs = data.examples.tensors(batch)
+        self.model.count_ids(inputs)
         output = self._forward(inputs, len(batch))
         supervised, parts = self._supervised(output.logits, labels)
         contrastive = self.contrastive(
@@ -188,7 +189,8 @@ class UpstreamTrainer:
             output: UpstreamOutput = self.model(inputs)
             return output
         with team.computing(num_rows) as own:
-            return team.gathered_output(self.model(_rows(inputs, own)), num_rows)
+            shared: UpstreamOutput = self.model(_rows(inputs, own))
+            return team.gathered_output(shared, num_rows)
 
     def _compatibility_loss(self, output: UpstreamOutput, inputs: dict[str, Tensor]) -> Tensor:
         """Weighted loss of being read as the version before; 0 where there is none."""
