@@ -101,7 +101,8 @@ class Tower(nn.Module):
         """Embeddings of unit length."""
         mixed: Tensor = self.mix(self.side(inputs, pin_table).flatten(1))
         tokens = mixed.reshape(mixed.shape[0], self.hidden_tokens, self.token_dim)
-        return l2_normalize(self.output(self.dhen(tokens).flatten(1)))
+        # As float32 also where the layers compute in bfloat16, whose three digits make no unit vector.
+        return l2_normalize(self.output(self.dhen(tokens).flatten(1)).float())
 
 
 class InteractionTower(nn.Module):

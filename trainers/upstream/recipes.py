@@ -69,6 +69,8 @@ class UpstreamRecipe:
     """Fixed weight of a task's loss, by its name; 1 for the others."""
     learned_temperature: bool = False
     """Train the temperature from `temperature` on, between .02 and 1."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Numbers that the towers are trained in; weights, losses, scores and embeddings are float32 either way."""
     id_hashes: int = 1
     """Hash functions that read an entity's own key, a table each: two keys rarely share all their rows."""
     max_id_buckets: int = 1 << 20

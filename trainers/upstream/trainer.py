@@ -174,11 +174,12 @@ class UpstreamTrainer:
         rows = over.rng.choice(over.pin_rows, count)
         inputs, ids = over.data.examples.tensors(rows), over.data.pin_ids[rows]
         team = current_team()
-        if team is None:
-            vectors = self.model.embed_pins(inputs)
-        else:
-            with team.computing(count) as own:
-                vectors = team.gathered(self.model.embed_pins(_rows(inputs, own)), count)
+        with self._precision():
+            if team is None:
+                vectors = self.model.embed_pins(inputs)
+            else:
+                with team.computing(count) as own:
+                    vectors = team.gathered(self.model.embed_pins(_rows(inputs, own)), count)
         log_q = torch.from_numpy(self.sketch.log_probability(ids))
         return UniformNegatives(vectors, torch.from_numpy(ids), log_q, len(over.pin_rows))
 
@@ -186,11 +187,22 @@ class UpstreamTrainer:
         """Output of all rows; in a team each process computes its share."""
         team = current_team()
         if team is None:
-            output: UpstreamOutput = self.model(inputs)
-            return output
+            return self._output(inputs)
         with team.computing(num_rows) as own:
-            shared: UpstreamOutput = self.model(_rows(inputs, own))
-            return team.gathered_output(shared, num_rows)
+            return team.gathered_output(self._output(_rows(inputs, own)), num_rows)
+
+    def _output(self, inputs: dict[str, Tensor]) -> UpstreamOutput:
+        """Output of the model in the recipe's precision, as float32."""
+        with self._precision():
+            output = self.model(inputs)
+        fields = [
+            each.float() if isinstance(each, Tensor) else {name: value.float() for name, value in each.items()}
+            for each in output
+        ]
+        return UpstreamOutput._make(fields)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
 
     def _compatibility_loss(self, output: UpstreamOutput, inputs: dict[str, Tensor]) -> Tensor:
         """Weighted loss of being read as the version before; 0 where there is none."""
