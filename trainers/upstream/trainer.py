@@ -61,7 +61,7 @@ class _Pass(NamedTuple):
 
     data: UpstreamExamples
     pin_rows: Rows
-    """A row of each Pin."""
+    """A row of each Pin that uniform negatives are drawn from; none where the recipe wants none."""
     rng: np.random.Generator
     guard: AnomalyGuard
 
@@ -117,7 +117,8 @@ class UpstreamTrainer:
         torch.manual_seed(int(rng.integers(2**31)))
         self.model.train()
         guard = AnomalyGuard(subject, remedy="lower the recipe's pretrain_lr and daily_lr")
-        over = _Pass(data, rows[np.unique(data.pin_ids[rows], return_index=True)[1]], rng, guard)
+        drawn_from = rows if self.recipe.uniform_negatives else rows[:0]
+        over = _Pass(data, drawn_from[np.unique(data.pin_ids[drawn_from], return_index=True)[1]], rng, guard)
         losses = []
         for batch in batches(rows, self.recipe.batch_size, rng):
             if len(batch) > 1:
