@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 Array = npt.NDArray[Any]
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
+_REMIX = np.uint64(0xD1B54A32D192ED03)
 _LARGEST = float(np.finfo(np.float32).max)
 _FEW_ROWS, _ROWS_A_VALUE = 16, 4
 """Up to so many rows, or rows for each value of a vocabulary, values are looked up one by one: Arrow makes a table of
@@ -78,6 +79,8 @@ class IdInput:
     buckets: int
     length: int = 0
     """Longest list, the newest kept; 0 for a single key."""
+    hash: int = 0
+    """Number of the hash function; keys that share a bucket under one hardly do under another."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +108,7 @@ class InputSpec:
     def columns(self) -> list[str]:
         """Feature columns that `encode` reads."""
         groups = (self.dense, self.categorical, self.multi_valued, self.ids, self.lists, self.vectors)
-        return [item.column for group in groups for item in group]
+        return list(dict.fromkeys(item.column for group in groups for item in group))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form for a manifest."""
@@ -145,8 +148,11 @@ def add_context(frame: pa.Table) -> pa.Table:
     return frame.append_column("hour", pc.hour(when)).append_column("weekday", pc.day_of_week(when))
 
 
-def hash_ids(ids: Array, buckets: int) -> Array:
+def hash_ids(ids: Array, buckets: int, number: int = 0) -> Array:
     """Bucket 1 to `buckets - 1` of each int64 key, the same on every machine and in every release.
+
+    Args:
+        number: Which hash function; they are independent of each other.
 
     Raises:
         ValueError: There is no bucket beside the one for missing keys.
@@ -155,6 +161,9 @@ def hash_ids(ids: Array, buckets: int) -> Array:
         raise ValueError(f"buckets must be at least 2, of which bucket 0 is for missing keys (got {buckets})")
     mixed = ids.astype(np.int64).view(np.uint64) * _MIX
     mixed ^= mixed >> np.uint64(32)
+    for _ in range(number):
+        mixed *= _REMIX
+        mixed ^= mixed >> np.uint64(29)
     return (mixed % np.uint64(buckets - 1)).astype(np.int64) + 1
 
 
@@ -313,15 +322,16 @@ def _ids(item: IdInput, column: pa.ChunkedArray) -> Array:
     if item.length:
         rows, slots, values = _unroll(column, item.length)
         padded = np.zeros((len(column), item.length), np.int64)
-        padded[rows, slots] = _hashed(values, item.buckets)
+        padded[rows, slots] = _hashed(values, item)
         return padded
-    return _hashed(column, item.buckets)
+    return _hashed(column, item)
 
 
-def _hashed(keys: pa.ChunkedArray | pa.Array, buckets: int) -> Array:
+def _hashed(keys: pa.ChunkedArray | pa.Array, item: IdInput) -> Array:
     """Bucket of each key, 0 for null."""
     known = np.asarray(pc.is_valid(keys))
-    return np.where(known, hash_ids(np.asarray(pc.fill_null(pc.cast(keys, pa.int64()), 0)), buckets), 0)
+    numbers = np.asarray(pc.fill_null(pc.cast(keys, pa.int64()), 0))
+    return np.where(known, hash_ids(numbers, item.buckets, item.hash), 0)
 
 
 def _number_list(scaling: _Scaling, column: pa.ChunkedArray, length: int) -> Array:

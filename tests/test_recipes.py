@@ -50,6 +50,9 @@ def test_upstream_recipe_refuses_values_out_of_range(field: str, value: float) -
         ({"interaction_layers": ((),)}, r"layers must each name modules .*got \(\(\),\)"),
         ({"dhen_hidden_dim": 0}, r"dhen_hidden_dim and num_experts must be at least 1 \(got 0, 4\)"),
         ({"num_experts": 0}, r"dhen_hidden_dim and num_experts must be at least 1 \(got 64, 0\)"),
+        ({"min_id_count": -1}, r"min_id_count must be at least 0 \(got -1\)"),
+        ({"id_hashes": 0}, r"id_hashes must be at least 1 \(got 0\)"),
+        ({"max_id_buckets": 1}, r"max_id_buckets must be at least 2 \(got 1\)"),
         ({"uniform_negatives": -1}, r"uniform_negatives must be at least 0 \(got -1\)"),
         ({"task_weights": (("click", 0.0),)}, r"task_weights must be positive.*\('click', 0.0\)"),
         ({"task_weights": (("click", 1.0), ("click", 2.0))}, r"one a task at most"),
@@ -71,6 +74,11 @@ def test_upstream_recipe_names_the_modules_that_dhen_has() -> None:
 def test_upstream_recipe_comes_back_from_json() -> None:
     recipe = UpstreamRecipe(task_weights=(("click", 2.0),), tower_layers=(("dcn", "mlp"),))
     assert recipe_from(json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
+
+
+def test_upstream_recipe_states_the_memory_of_its_id_tables() -> None:
+    # Users and Pins, two tables each of 1,024 rows, 32 wide, three numbers of four bytes for every weight.
+    assert UpstreamRecipe(id_hashes=2, max_id_buckets=1024).id_tables_mb == 2 * 2 * 1024 * 32 * 12 / 2**20
 
 
 def test_upstream_recipe_gives_the_width_of_embeddings() -> None:

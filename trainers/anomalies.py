@@ -116,7 +116,8 @@ def _gradients(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
     for name, parameter in model.named_parameters():
         gradient = parameter.grad
         if gradient is not None:
-            yield name, gradient.coalesce().values() if gradient.is_sparse else gradient
+            # As they came: adding up what belongs to one row would be done again by the optimiser.
+            yield name, gradient._values() if gradient.is_sparse else gradient
 
 
 def _keep(batch: Mapping[str, Tensor], notes: str, name: str) -> Path | None:

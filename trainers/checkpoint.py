@@ -94,7 +94,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         values = np.ascontiguousarray(tensors[name].numpy())
         digest.update(f"{name} {values.dtype} {values.shape};".encode())
-        digest.update(values.reshape(-1).view(np.uint8))
+        digest.update(values.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -81,7 +81,7 @@ class Team:
             dist.all_gather(everyone, padded)
         if own.requires_grad:
             own = own * 1.0
-            own.register_hook(lambda gradient: gradient * self.size)
+            own.register_hook(lambda gradient: gradient * self.size)  # type: ignore[no-untyped-call]
         parts = [part[:count] for part, count in zip(everyone, shares, strict=True)]
         parts[self.rank] = own
         return torch.cat(parts)
@@ -89,12 +89,13 @@ class Team:
     def gathered_output(self, own: Output, num_rows: int) -> Output:
         """The same of a model's output: tensors [b, W], and dictionaries of tensors [b]."""
         columns = [each if isinstance(each, Tensor) else _stacked(each, own[0]) for each in own]
-        whole = self.gathered(torch.cat(columns, dim=1), num_rows).split([each.shape[1] for each in columns], dim=1)
+        widths = [each.shape[1] for each in columns]
+        whole = torch.split(self.gathered(torch.cat(columns, dim=1), num_rows), widths, dim=1)
         fields = [
             part if isinstance(each, Tensor) else dict(zip(each, part.unbind(1), strict=True))
             for each, part in zip(own, whole, strict=True)
         ]
-        return type(own)(*fields)
+        return type(own)._make(fields)
 
     def average_gradients(self, model: nn.Module) -> None:
         """Replace every gradient by the mean over the processes; row-wise ones are put side by side."""
@@ -102,7 +103,8 @@ class Team:
         flat = torch.cat([gradient.flatten() for gradient in dense])
         with _all_present():
             dist.all_reduce(flat)
-        for gradient, mean in zip(dense, (flat / self.size).split([each.numel() for each in dense]), strict=True):
+        means = torch.split(flat / self.size, [each.numel() for each in dense])
+        for gradient, mean in zip(dense, means, strict=True):
             gradient.copy_(mean.view_as(gradient))
         for parameter in model.parameters():
             if parameter.grad is not None and parameter.grad.is_sparse:

@@ -19,6 +19,7 @@ from trainers.data.manifest import UPSTREAM_MODELS, embedding_versions
 from trainers.data.model_inputs import field_config, side_config
 from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
 from trainers.data.upstream_data import (
+    IdTables,
     UpstreamRows,
     UpstreamSpecs,
     domain_columns,
@@ -50,7 +51,7 @@ def run_train(context: RunContext, progress: Progress) -> Mapping[str, Any]:
         team.begin()
     log, repo, offline = EventLog(context.path(EVENT_LOG)), manifest(context), context.path(OFFLINE)
     store = open_store(context.path(REPO))
-    specs = upstream_specs(log, repo, offline, log.spec.window.train_from)
+    specs = upstream_specs(log, repo, offline, log.spec.window.train_from, id_tables(recipe(context).upstream))
     rows = read_rows(log, store, specs, progress, until=log.spec.window.until)
     retention = timedelta(days=recipe(context).upstream.retention_days)
     entities = EntityFiles(context.path(ENTITY_FILES))
@@ -70,7 +71,10 @@ def run_train(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     # The processes of a team train every model together, one model after the other.
     workers = context.config.threads if team is None else 1
     curves = map_forked(train, versions, name="upstream models", workers=workers, progress=progress)
-    return _trained(context, versions, curves, len(rows.user_ids)) if leads() else {}
+    if not leads():
+        return {}
+    memory = round(id_tables_mb(specs, recipe(context).upstream), 1)
+    return {"id_tables_mb": memory} | _trained(context, versions, curves, len(rows.user_ids))
 
 
 def _trained(
@@ -155,6 +159,17 @@ def upstream_trainer(
     return UpstreamTrainer(upstream_config(specs, sizes, tasks, len(log.spec.labels)), sizes, seed, compatibility)
 
 
+def id_tables(sizes: UpstreamRecipe) -> IdTables:
+    """How a recipe hashes entity keys."""
+    return IdTables(hashes=sizes.id_hashes, max_buckets=sizes.max_id_buckets)
+
+
+def id_tables_mb(specs: UpstreamSpecs, sizes: UpstreamRecipe) -> float:
+    """What the id tables of one model take in training, in MiB: weights and both of Adam's moments."""
+    rows = sum(item.buckets for spec in specs.sides() for item in spec.ids if not item.length)
+    return rows * sizes.token_dim * 3 * 4 / 2**20
+
+
 def domain_tasks(log: EventLog, model: str) -> tuple[str, ...]:
     """Tasks of the domain that a model is trained on."""
     return tuple(task.name for task in log.spec.domain_tasks(UPSTREAM_MODELS[model]))
@@ -169,6 +184,7 @@ def upstream_config(
         "num_labels": num_labels,
         "normalise_dense": True,
         "sparse_ids": True,
+        "min_id_count": sizes.min_id_count,
     }
     return UpstreamConfig(
         user=side_config(specs.user, id_dropout=sizes.id_dropout, **common),

@@ -18,6 +18,8 @@ from trainers.data.examples import Examples
 from trainers.data.ranking_data import (
     RankingData,
     Split,
+    click_task,
+    entire_space_rows,
     renamed_vectors,
     split,
     vector_input,
@@ -106,6 +108,22 @@ def test_split_holds_only_rows_on_which_the_task_is_defined() -> None:
     rows = np.concatenate([parts.train, parts.validation, parts.test])
     assert (rows % 3 == 0).all()
     assert len(np.unique(rows)) == len(rows)
+
+
+def test_entire_space_has_the_training_rows_without_a_click_as_well() -> None:
+    spec = tiny_spec(window=WINDOW)
+    click = (np.arange(18 * 24) % 3 == 0).astype(np.float32)
+    data = hourly(spec, {"click": click, "purchase": np.where(click == 1.0, 0.0, np.nan)})
+    clicked, rows = split(spec, data, "purchase").train, entire_space_rows(spec, data, "purchase", "click")
+    assert (rows == np.arange(clicked[-1] + 3)).all()
+    assert (rows[click[rows] == 1.0] == clicked).all()
+
+
+def test_click_task_is_the_one_of_the_label_that_a_task_is_conditional_on() -> None:
+    spec = tiny_spec(window=WINDOW)
+    assert click_task(spec, "purchase") == "click"
+    with pytest.raises(ValueError, match=r"entire_space needs a task with `given`.*\(got click given None\)"):
+        click_task(spec, "click")
 
 
 def test_split_is_empty_rather_than_overlapping_when_the_window_is_too_short() -> None:

@@ -13,6 +13,7 @@ from tests.data.small_repo import SmallRepo
 from tests.data.tiny_log import TIME, at, ingest_tiny, tiny_tables
 from trainers.data.dataset import Task
 from trainers.data.upstream_data import (
+    IdTables,
     UpstreamRows,
     UpstreamSpecs,
     attribute_frame,
@@ -52,6 +53,21 @@ def test_domain_columns_are_positions_among_all_tasks() -> None:
     ]
     assert domain_columns(tasks, "engagement") == [0, 2]
     assert domain_columns(tasks, "conversion") == [1]
+
+
+def test_keys_are_hashed_as_often_and_as_widely_as_asked_for(small_repo: SmallRepo, specs: UpstreamSpecs) -> None:
+    tables = IdTables(hashes=3, max_buckets=256)
+    found = upstream_specs(
+        small_repo.log, small_repo.manifest, small_repo.offline, small_repo.spec.window.train_from, tables
+    )
+    for one, several in ((specs.user, found.user), (specs.pin, found.pin)):
+        key = f"{one.side}_id"
+        assert [item.hash for item in one.ids if item.column == key] == [0]
+        assert [item.hash for item in several.ids if item.column == key] == [0, 1, 2]
+        assert {item.buckets for item in several.ids} == {256}
+        # Sequences keep their places, and the first hash.
+        assert [item.column for item in several.ids[: len(one.ids)]] == [item.column for item in one.ids]
+        assert {item.hash for item in several.ids if item.length} <= {0}
 
 
 def test_attribute_frame_leaves_out_what_holds_only_later(tmp_path: Path) -> None:

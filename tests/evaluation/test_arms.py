@@ -149,3 +149,13 @@ def test_user_days_group_rows_of_one_user_on_one_utc_day(job: RankerJob) -> None
     )
     groups = user_days(data, np.array([0, 1, 2, 3, 4]))
     assert groups.tolist() == [0, 1, 1, 2, 0]
+
+
+def test_ranker_learns_from_clicked_rows_or_from_the_entire_space(small_repo: SmallRepo) -> None:
+    bare = ranker_job(small_repo, "purchase")
+    entire = replace(bare, clicks="click", tasks=("purchase", "click"))
+    assert bare.train_rows() is bare.split.train
+    assert set(bare.split.train) < set(entire.train_rows())
+    clicks = small_repo.data.examples.labels[entire.train_rows(), entire.columns()[1]]
+    assert set(np.unique(clicks)) == {0.0, 1.0}
+    assert (clicks == 1.0).sum() == len(bare.split.train)

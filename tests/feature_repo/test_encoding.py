@@ -224,6 +224,32 @@ def test_context_of_a_frame_is_that_of_its_rows_times() -> None:
     assert add_context(frame_).drop_columns("event_timestamp").to_pydict() == {"hour": [5, 0], "weekday": [0, 2]}
 
 
+def test_keys_that_share_a_bucket_under_one_hash_hardly_do_under_another() -> None:
+    keys = np.arange(2_000)
+    first, second = hash_ids(keys, 65), hash_ids(keys, 65, 1)
+    assert ((second >= 1) & (second <= 64)).all()
+    pairs = first[:, None] == first[None, :]
+    both = pairs & (second[:, None] == second[None, :])
+    # Of the pairs that share one of 64 buckets, one in 64 shares the other as well.
+    assert both[np.triu_indices(2_000, 1)].sum() / pairs[np.triu_indices(2_000, 1)].sum() == pytest.approx(
+        1 / 64, rel=0.1
+    )
+
+
+def test_a_key_is_read_by_several_hashes_and_a_spec_from_before_them_by_the_first() -> None:
+    one = InputSpec(
+        side="user", ids=(IdInput(column="user_id", buckets=65), IdInput(column="user_id", buckets=65, hash=1))
+    )
+    inputs = encode(one, pa.table({"user_id": pa.array([7, None], pa.int64())}))
+    assert one.columns() == ["user_id"]
+    assert inputs["user_id_0"].tolist() == [int(hash_ids(np.array([7]), 65)[0]), 0]
+    assert inputs["user_id_1"].tolist() == [int(hash_ids(np.array([7]), 65, 1)[0]), 0]
+    old = one.to_dict()
+    for item in old["ids"]:
+        del item["hash"]
+    assert [item.hash for item in InputSpec.from_dict(old).ids] == [0, 0]
+
+
 def test_encode_of_an_empty_frame_keeps_shapes_and_types() -> None:
     full = encode(SPEC, frame(**{name: [None] for name in TYPES}))
     for table in (frame(**{name: [] for name in TYPES}), pa.schema(TYPES.items()).empty_table()):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tests.modules.contract import BATCH, ModuleContract
 from trainers.modules.embedding import (
+    CountedTable,
     FieldEmbedding,
     FieldEmbeddingConfig,
     SequenceEmbedding,
@@ -74,6 +75,17 @@ class TestSequenceEmbedding(ModuleContract):
 
     def shapes(self) -> list[tuple[int, ...]]:
         return [(3, 4), (3,)]
+
+
+def test_counted_table_answers_with_row_0_until_the_count_is_reached() -> None:
+    table = CountedTable(5, 1, min_count=2, sparse=True)
+    with torch.no_grad():
+        table.weight.copy_(torch.arange(5.0)[:, None])
+    table.count(torch.tensor([3, 3, 4]))
+    assert table(torch.tensor([[0, 3], [4, 2]])).flatten().tolist() == [0.0, 3.0, 0.0, 0.0]
+    table.count(torch.tensor([4]))
+    assert table(torch.tensor([4])).flatten().tolist() == [4.0]
+    assert table.state_dict()["counts"].tolist() == [0, 0, 0, 2, 2]
 
 
 def test_field_embedding_counts_its_tokens() -> None:

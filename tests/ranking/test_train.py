@@ -108,3 +108,33 @@ def test_learning_rate_falls_to_a_tenth() -> None:
     assert rates[0] == pytest.approx(1.0)
     assert rates[2] == pytest.approx(0.55)
     assert rates[4] == pytest.approx(0.1)
+
+
+def test_ranker_in_the_entire_space_learns_the_product_of_both_chances() -> None:
+    # A click is a toss-up, and of clicks a half convert: only rows with a click say anything of conversions.
+    random = np.random.default_rng(0)
+    part = rows(400, 0)
+    click = (random.random(400) < 0.5).astype(np.float32)
+    buy = np.where(click == 1.0, random.random(400) < 0.5, np.nan).astype(np.float32)
+    part = replace(part, labels=np.stack([buy, click], axis=1))
+    config = replace(CONFIG, tasks=("buy", "click"))
+    recipe = replace(RECIPE, max_epochs=6)
+    found = train_ranker(config, recipe, train=part, validation=part, hidden_vectors=(), seed=1, clicks="click")
+    chances = 1.0 / (1.0 + np.exp(-predict(found.model, part).mean(axis=0)))
+    assert chances == pytest.approx([np.nanmean(buy), click.mean()], abs=0.1)
+
+
+def test_loss_in_the_entire_space_is_that_of_the_click_and_of_both() -> None:
+    logits = {"buy": torch.zeros(3), "click": torch.zeros(3), "like": torch.zeros(3)}
+    labels = {
+        "buy": torch.tensor([float("nan"), 1.0, 0.0]),
+        "click": torch.tensor([0.0, 1.0, 1.0]),
+        "like": torch.full((3,), float("nan")),
+    }
+    loss, parts = training._loss(logits, labels, "click")
+    # A quarter for both: one such row, two others.
+    both = (2 * np.log(2.0) + 2 * np.log(4.0 / 3.0)) / 3
+    assert {name: float(value) for name, value in parts.items()} == pytest.approx(
+        {"click": np.log(2.0), "like": 0.0, "click and buy": both}, abs=1e-6
+    )
+    assert float(loss) == pytest.approx(np.log(2.0) + both)

@@ -120,6 +120,19 @@ def test_tasks_can_be_mixed_by_ple(model: UpstreamModel) -> None:
     }
 
 
+def test_key_counts_for_nothing_until_it_was_in_enough_rows() -> None:
+    fields = replace(worlds.CONFIG.pin.fields, min_id_count=2)
+    model = UpstreamModel(replace(worlds.CONFIG, pin=replace(worlds.CONFIG.pin, fields=fields))).eval()
+    one = {name: values[:2] for name, values in inputs().items()}
+    same = {name: values[:1].repeat_interleave(2, 0) for name, values in one.items()} | {
+        "pin_id_0": torch.tensor([3, 4])
+    }
+    for seen, equal in (([3, 4], True), ([3], False)):
+        model.count_ids({"pin_id_0": torch.tensor(seen)})
+        vectors = model.embed_pins(same)
+        assert torch.equal(vectors[0], vectors[1]) == equal
+
+
 def test_towers_take_no_rows_at_all(model: UpstreamModel) -> None:
     none = {name: values[:0] for name, values in inputs().items()}
     output = model.train()(none)

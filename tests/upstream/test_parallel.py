@@ -21,6 +21,7 @@ from trainers.forked import map_forked
 from trainers.modules.running_norm import RunningNorm
 from trainers.parallel import PeerLostError, Team, current_team, leads, team_of, uniform_of_rows
 from trainers.progress import SILENT, Progress
+from trainers.upstream.trainer import UpstreamTrainer
 from trainers.upstream.walk import CHECKPOINT, walk
 
 Result = TypeVar("Result")
@@ -189,14 +190,14 @@ def die_in_third_day() -> None:
     """Member of a team that torchrun started; the second is killed in its third day."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     with team_of(rank, size):
-        fit = worlds.UpstreamTrainer.fit
+        fit = UpstreamTrainer.fit
 
-        def killed(self: worlds.UpstreamTrainer, *args: object, subject: str, **options: object) -> float:
+        def killed(self: UpstreamTrainer, *args: object, subject: str, **options: object) -> float:
             if rank == 1 and subject.endswith("2024-01-03"):
                 os.kill(os.getpid(), signal.SIGKILL)
             return fit(self, *args, subject=subject, **options)  # type: ignore[arg-type]
 
-        worlds.UpstreamTrainer.fit = killed  # type: ignore[method-assign]
+        UpstreamTrainer.fit = killed  # type: ignore[method-assign]
         walked(Path(sys.argv[1]))
 
 

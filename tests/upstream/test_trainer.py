@@ -94,6 +94,7 @@ def test_checkpoint_of_a_trainer_continues_exactly(tmp_path: Path) -> None:
         ({"learned_temperature": True}, "contrastive.raw_temperature"),
         ({"task_weighting": "uncertainty"}, "task_weighting.log_variances.like"),
         ({"uniform_negatives": 5}, None),
+        ({"precision": "bfloat16"}, None),
         ({"task_weights": (("like", 3.0),)}, None),
     ],
 )
@@ -112,6 +113,22 @@ def test_trainer_with_an_option_learns_otherwise_and_resumes_exactly(
     for each in (whole, resumed):
         fit(each, data, np.arange(30, 60), 2)
     assert unchanged(state(whole), state(resumed))
+
+
+def test_towers_in_bfloat16_give_float32_near_their_own() -> None:
+    coarse, fine = worlds.trainer(precision="bfloat16"), worlds.trainer()
+    inputs = worlds.rows(8).examples.tensors(np.arange(8))
+    outputs = []
+    for each in (coarse, fine):
+        torch.manual_seed(1)
+        outputs.append(each._forward(inputs, 8))
+    for ours, theirs in ((outputs[0].user, outputs[1].user), (outputs[0].logits["like"], outputs[1].logits["like"])):
+        assert ours.dtype == torch.float32
+        assert not torch.equal(ours, theirs)
+        torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.05)
+    torch.testing.assert_close(outputs[0].user.norm(dim=1), torch.ones(8))
+    rows = worlds.rows(8).examples
+    assert (coarse.score(rows, np.arange(8)) == fine.score(rows, np.arange(8))).all()
 
 
 def test_fixed_task_weights_multiply_the_losses_of_their_tasks() -> None:

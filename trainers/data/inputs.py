@@ -36,6 +36,7 @@ def side_spec(
     embeddings: tuple[EmbeddingVersion, ...] = (),
     histories: bool = False,
     id_buckets: int = 0,
+    id_hashes: int = 1,
     sequence_buckets: int = 0,
     standardise: bool = True,
 ) -> InputSpec:
@@ -47,6 +48,7 @@ def side_spec(
         surfaces: Known surfaces, for sequences.
         histories: Read the long histories too; upstream only.
         id_buckets: Buckets of the hashed entity key; 0 leaves the key out.
+        id_hashes: Hash functions that read the key, a table each; sequences use the first alone.
         sequence_buckets: Buckets of the hashed Pin ids in sequences; 0 leaves sequences out.
         standardise: Centre and scale numbers by the frame's moments; otherwise the model normalises by itself.
     """
@@ -59,6 +61,9 @@ def side_spec(
         lists = [*(column for column in activity if column.endswith("__recent_pins")), *history_columns]
         length = manifest.sequence_length
         ids += [IdInput(column=column, buckets=sequence_buckets, length=length) for column in lists]
+    if id_buckets:
+        key = contract.join_key(entity)
+        ids += [IdInput(column=key, buckets=id_buckets, hash=number) for number in range(1, id_hashes)]
     return InputSpec(
         side=entity,
         dense=tuple(_dense_input(column, frame, standardise) for column in numbers),

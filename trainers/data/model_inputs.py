@@ -15,6 +15,7 @@ def field_config(
     field_dim: int,
     id_dropout: float = 0.0,
     sparse_ids: bool = False,
+    min_id_count: int = 0,
     unit_vectors: Sequence[str] = (),
 ) -> FieldEmbeddingConfig:
     """Sizes of everything but sequences; id lists and their surfaces are left to the sequences.
@@ -35,6 +36,7 @@ def field_config(
         vector_scales=tuple(item.dim**0.5 if item.column in unit_vectors else 1.0 for item in spec.vectors),
         id_dropout=id_dropout,
         sparse_ids=sparse_ids,
+        min_id_count=min_id_count,
     )
 
 
@@ -45,6 +47,7 @@ def side_config(
     num_labels: int,
     id_dropout: float = 0.0,
     sparse_ids: bool = False,
+    min_id_count: int = 0,
     normalise_dense: bool = False,
     sequence_layers: int = 0,
     unit_vectors: Sequence[str] = (),
@@ -58,7 +61,12 @@ def side_config(
     lists = [i for i, item in enumerate(spec.ids) if item.length]
     return SideConfig(
         fields=field_config(
-            spec, field_dim=field_dim, id_dropout=id_dropout, sparse_ids=sparse_ids, unit_vectors=unit_vectors
+            spec,
+            field_dim=field_dim,
+            id_dropout=id_dropout,
+            sparse_ids=sparse_ids,
+            min_id_count=min_id_count,
+            unit_vectors=unit_vectors,
         ),
         sequences=tuple(_sequence(spec, i, num_labels) for i in lists),
         normalise_dense=normalise_dense,

@@ -162,6 +162,29 @@ def split(spec: DatasetSpec, data: RankingData, task_name: str) -> Split:
     return Split(**{name: _between(data, defined, start, end) for name, (start, end) in parts.items()})
 
 
+def entire_space_rows(spec: DatasetSpec, data: RankingData, task_name: str, clicks: str) -> Rows:
+    """Rows of a task's training days on which its click is defined, clicked or not."""
+    index = [each.name for each in spec.tasks].index(clicks)
+    start, end = task_days(spec, task_name).parts()["train"]
+    return _between(data, ~np.isnan(data.examples.labels[:, index]), start, end)
+
+
+def click_task(spec: DatasetSpec, task_name: str) -> str:
+    """Task of the label that a task is conditional on.
+
+    Raises:
+        ValueError: It is not conditional, or its condition is not a task on every impression.
+    """
+    given = spec.task(task_name).given
+    found = [each.name for each in spec.tasks if given is not None and each.label == given and each.given is None]
+    if not found:
+        raise ValueError(
+            f"entire_space needs a task with `given`, and a task of that label on every impression (got {task_name} "
+            f"given {given}); declare both, or leave entire_space out of the recipe"
+        )
+    return found[0]
+
+
 def _between(data: RankingData, defined: npt.NDArray[np.bool_], start: datetime, end: datetime) -> Rows:
     first, last = (round(moment.timestamp() * 1_000_000) for moment in (start, end))
     return np.flatnonzero(defined & (data.event_micros >= first) & (data.event_micros < last))

@@ -67,6 +67,16 @@ class UpstreamSpecs:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class IdTables:
+    """How entity keys are hashed."""
+
+    hashes: int = 1
+    """Hash functions that read an entity's own key, a table each."""
+    max_buckets: int = 1 << 20
+    """Rows of a table at most; fewer where there are few keys."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RowIndex:
     """Impressions in the order of time with the labels of all tasks, before anything is joined to them."""
 
@@ -120,15 +130,18 @@ def buckets(num_keys: int, *, load: float = 0.25, largest: int = 1 << 20) -> int
     return int(min(largest, max(1 << 8, 1 << int(np.ceil(np.log2(max(num_keys, 1) / load))))))
 
 
-def upstream_specs(log: EventLog, manifest: RepoManifest, offline: Path, known_by: datetime) -> UpstreamSpecs:
+def upstream_specs(
+    log: EventLog, manifest: RepoManifest, offline: Path, known_by: datetime, tables: IdTables | None = None
+) -> UpstreamSpecs:
     """Inputs of the towers: vocabularies from the attributes, sizes from the keys known by a cut-off."""
     counts = log.query(
         f"SELECT count(DISTINCT user_id) AS users, count(DISTINCT pin_id) AS pins "
         f"FROM ({log.impressions_sql(datetime.min.replace(tzinfo=known_by.tzinfo), known_by)})"
     ).to_pylist()[0]
-    surfaces = known_surfaces(log, known_by)
-    pin_buckets = buckets(max(counts["pins"], _num_rows(log.pins_path)))
-    user_buckets = buckets(max(counts["users"], _num_rows(log.users_path)), load=0.5)
+    surfaces, tables = known_surfaces(log, known_by), tables or IdTables()
+    largest = tables.max_buckets
+    pin_buckets = buckets(max(counts["pins"], _num_rows(log.pins_path)), largest=largest)
+    user_buckets = buckets(max(counts["users"], _num_rows(log.users_path)), load=0.5, largest=largest)
     user = side_spec(
         manifest,
         "user",
@@ -136,11 +149,12 @@ def upstream_specs(log: EventLog, manifest: RepoManifest, offline: Path, known_b
         surfaces=surfaces,
         histories=True,
         id_buckets=user_buckets,
+        id_hashes=tables.hashes,
         sequence_buckets=pin_buckets,
         standardise=False,
     )
     attributes = attribute_frame(offline, "pin", known_by)
-    pin = side_spec(manifest, "pin", attributes, id_buckets=pin_buckets, standardise=False)
+    pin = side_spec(manifest, "pin", attributes, id_buckets=pin_buckets, id_hashes=tables.hashes, standardise=False)
     return UpstreamSpecs(user=user, pin=pin, context=context_spec(surfaces))
 
 

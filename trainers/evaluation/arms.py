@@ -15,8 +15,17 @@ import torch
 from feature_repo.contract import ENTITIES, EmbeddingVersion
 from feature_repo.encoding import InputSpec
 from trainers.data.dataset import DatasetSpec
+from trainers.data.examples import Rows
 from trainers.data.model_inputs import field_config, side_config
-from trainers.data.ranking_data import RankingData, Split, renamed_vectors, vector_column, vector_input, with_versions
+from trainers.data.ranking_data import (
+    RankingData,
+    Split,
+    entire_space_rows,
+    renamed_vectors,
+    vector_column,
+    vector_input,
+    with_versions,
+)
 from trainers.progress import SILENT, Progress
 from trainers.ranking.model import Ranker, RankerConfig
 from trainers.ranking.recipes import RankingRecipe
@@ -89,6 +98,8 @@ class RankerJob:
     seeds: tuple[int, ...]
     num_labels: int
     """Bits of the action bitmask."""
+    clicks: str | None = None
+    """Task that the judged one is conditional on, where the ranker learns both in the entire space."""
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
@@ -99,6 +110,12 @@ class RankerJob:
                     f"task {self.task} needs both classes in the {name} days (got labels {classes.tolist()} on "
                     f"{len(rows)} rows); move the dataset's window or leave the task out"
                 )
+
+    def train_rows(self) -> Rows:
+        """Rows that a neural ranker learns from; in the entire space those without a click are among them."""
+        if self.clicks is None:
+            return self.split.train
+        return entire_space_rows(self.spec, self.data, self.task, self.clicks)
 
     def columns(self) -> list[int]:
         """Label columns of the tasks."""
@@ -126,7 +143,7 @@ def run_seed(job: RankerJob, arm: Arm, seed: int, progress: Progress = SILENT) -
     examples = renamed_vectors(job.data.pin, pin, renamed_vectors(job.data.user, user, job.data.examples))
     train, validation, test = (
         examples.take(rows).with_labels(job.columns())
-        for rows in (job.split.train, job.split.validation, job.split.test)
+        for rows in (job.train_rows(), job.split.validation, job.split.test)
     )
     with progress.stage(f"ranker of {job.task}, seed {seed}", num_steps(job.recipe, len(train))) as stage:
         ranker = train_ranker(
@@ -136,6 +153,7 @@ def run_seed(job: RankerJob, arm: Arm, seed: int, progress: Progress = SILENT) -
             validation=validation,
             hidden_vectors=hidden_vectors(arm, user, pin),
             seed=seed,
+            clicks=job.clicks,
             stepped=stage.advance,
         )
     return SeedResult(

@@ -26,7 +26,7 @@ from trainers.data.engagements import read_engagements
 from trainers.data.event_log import EventLog
 from trainers.data.long_histories import read_histories, with_histories
 from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
-from trainers.data.ranking_data import read_ranking_data, split
+from trainers.data.ranking_data import click_task, read_ranking_data, split
 from trainers.data.retrieval_data import RetrievalReader
 from trainers.evaluation.arms import Arm, ArmResult, RankerJob, Scored, arms
 from trainers.evaluation.boosted_arms import boosted_results
@@ -102,12 +102,15 @@ class Evaluation:
         """The CTR or CVR ranker on its rows."""
         domain = self.spec.task(task).domain
         others = tuple(each.name for each in self.spec.domain_tasks(domain) if each.name != task)
+        sizes = self.recipe.ctr if ctr else self.recipe.cvr
+        clicks = click_task(self.spec, task) if sizes.entire_space else None
         return RankerJob(
             spec=self.spec,
             data=self.data,
-            recipe=self.recipe.ctr if ctr else self.recipe.cvr,
+            recipe=sizes,
             task=task,
-            tasks=(task, *others),
+            tasks=tuple(dict.fromkeys((task, *others, *([clicks] if clicks else [])))),
+            clicks=clicks,
             split=split(self.spec, self.data, task),
             seeds=self.seeds,
             num_labels=len(self.manifest.labels),

@@ -52,7 +52,7 @@ from trainers.upstream.walk import (
     walk,
     write_embeddings,
 )
-from trainers.upstream_steps import domain_tasks, upstream_trainer
+from trainers.upstream_steps import domain_tasks, id_tables, upstream_trainer
 
 MODEL = "ctr"
 FULL, DAY = "full", "day"
@@ -181,7 +181,7 @@ class Parts:
     @cached_property
     def _specs(self) -> UpstreamSpecs:
         offline, known_by = self._context.path(OFFLINE), self._log.spec.window.train_from
-        return upstream_specs(self._log, manifest(self._context), offline, known_by)
+        return upstream_specs(self._log, manifest(self._context), offline, known_by, id_tables(self._recipe))
 
     @cached_property
     def _active(self) -> ActiveEntities:

@@ -28,7 +28,7 @@ from trainers.upstream.recipes import UpstreamRecipe
 from trainers.upstream.trainer import UpstreamExamples
 from trainers.upstream.vector_files import read_frame
 from trainers.upstream.walk import WalkData, WalkPlan, daily_file, walk
-from trainers.upstream_steps import domain_tasks, upstream_trainer
+from trainers.upstream_steps import domain_tasks, id_tables, upstream_trainer
 
 MODEL = "ctr"
 """Upstream model that experiments train: that of the engagement domain."""
@@ -134,7 +134,11 @@ class Walks:
     def _specs(self) -> UpstreamSpecs:
         evaluation = self._setting.evaluation
         return upstream_specs(
-            evaluation.log, evaluation.manifest, self._setting.offline, evaluation.spec.window.train_from
+            evaluation.log,
+            evaluation.manifest,
+            self._setting.offline,
+            evaluation.spec.window.train_from,
+            id_tables(evaluation.recipe.upstream),
         )
 
     @cached_property

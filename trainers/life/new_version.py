@@ -34,6 +34,7 @@ from trainers.upstream.gates import check
 from trainers.upstream.publish import PublishPlan, publish
 from trainers.upstream.reference import write_reference
 from trainers.upstream.walk import CHECKPOINT, PROGRESSIVE_FILE
+from trainers.upstream_steps import id_tables
 
 _PUBLISHED = "its days are published"
 
@@ -87,7 +88,8 @@ def _train(home: Home, record: VersionRecord, cutoffs: Sequence[datetime], progr
     folder = home.folder(record.key)
     inputs = folder / INPUTS_FILE
     if not inputs.is_file():
-        upstream_specs(home.log, home.manifest(), home.offline, home.log.spec.window.train_from).save(inputs)
+        known_by, tables = home.log.spec.window.train_from, id_tables(upstream_recipe(record))
+        upstream_specs(home.log, home.manifest(), home.offline, known_by, tables).save(inputs)
     curve = walk_days(home, record, cutoffs, folder, progress)
     write_atomically(folder / PROGRESSIVE_FILE, json.dumps(curve) + "\n")
     older = compatible_with(home, record)

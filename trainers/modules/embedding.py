@@ -47,6 +47,8 @@ class FieldEmbeddingConfig:
     """Buckets of each `{side}_id_{i}`, 0 (missing) included; 0 skips an id list, which `SequenceEmbedding` reads."""
     sparse_ids: bool = False
     """Give id tables row-wise gradients; `MixedAdam` knows what to do with them."""
+    min_id_count: int = 0
+    """Rows that `count_ids` must have seen an id in before its own row of a table is read; 0 to read it at once."""
     vector_dims: tuple[int, ...] = ()
     """Width V of each vector; the input is V + 1 wide (values, then whether it was present)."""
     vector_scales: tuple[float, ...] = ()
@@ -68,6 +70,8 @@ class FieldEmbeddingConfig:
                 f"vector_scales must be one for each vector or none (got {len(self.vector_scales)} for "
                 f"{len(self.vector_dims)} vectors)"
             )
+        if self.min_id_count < 0:
+            raise ValueError(f"min_id_count must be at least 0 (got {self.min_id_count})")
         if self.dense_clip <= 0.0:
             raise ValueError(f"dense_clip must be positive (got {self.dense_clip})")
         self._check_sizes()
@@ -93,6 +97,35 @@ def _table(size: int, dim: int, *, sparse: bool = False) -> nn.Embedding:
     return table
 
 
+def _id_table(config: FieldEmbeddingConfig, size: int) -> nn.Embedding:
+    if config.min_id_count:
+        return CountedTable(size, config.field_dim, min_count=config.min_id_count, sparse=config.sparse_ids)
+    return _table(size, config.field_dim, sparse=config.sparse_ids)
+
+
+class CountedTable(nn.Embedding):
+    """A table that answers with row 0 for an index that was counted less often than asked for."""
+
+    counts: Tensor
+
+    def __init__(self, size: int, dim: int, *, min_count: int, sparse: bool) -> None:
+        super().__init__(size, dim, sparse=sparse)
+        nn.init.normal_(self.weight, std=INIT_STD)
+        self.min_count = min_count
+        self.register_buffer("counts", torch.zeros(size, dtype=torch.int32))
+
+    @torch.no_grad()
+    def count(self, indices: Int[Tensor, "B"]) -> None:
+        """Note that each index was in one more row."""
+        self.counts.index_add_(0, indices, torch.ones_like(indices, dtype=torch.int32))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Rows of the table, of any shape of indices."""
+        known = self.counts[input] >= self.min_count
+        rows: Tensor = super().forward(input * known)
+        return rows
+
+
 class FieldEmbedding(nn.Module):
     """Tokens in the order dense, categorical, multi-valued, ids, vectors."""
 
@@ -107,9 +140,7 @@ class FieldEmbedding(nn.Module):
         starts = torch.tensor((0, *config.categorical_sizes[:-1])).cumsum(0)
         self.register_buffer("categorical_offsets", starts, persistent=False)
         self.multi = nn.ModuleDict({str(i): _table(size, dim) for i, size in enumerate(config.multi_sizes) if size})
-        self.ids = nn.ModuleDict(
-            {str(i): _table(size, dim, sparse=config.sparse_ids) for i, size in enumerate(config.id_buckets) if size}
-        )
+        self.ids = nn.ModuleDict({str(i): _id_table(config, size) for i, size in enumerate(config.id_buckets) if size})
         self.vectors = nn.ModuleList(nn.Linear(width + 1, dim) for width in config.vector_dims)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "B F D"]:
@@ -134,6 +165,12 @@ class FieldEmbedding(nn.Module):
         vector = inputs[f"{self.config.side}_vector_{index}"]
         scale = self.config.vector_scales[index] if self.config.vector_scales else 1.0
         return vector if scale == 1.0 else torch.cat([scale * vector[:, :-1], vector[:, -1:]], dim=1)
+
+    def count_ids(self, inputs: Mapping[str, Tensor]) -> None:
+        """Count the ids of rows that are about to be trained on, where the config asks for a number of them."""
+        for i, table in self.ids.items():
+            if isinstance(table, CountedTable):
+                table.count(inputs[f"{self.config.side}_id_{i}"])
 
     def _dense(self, linear: nn.Module, dense: Float[Tensor, "B M"]) -> Float[Tensor, "B X D"]:
         clipped = dense.clamp(-self.config.dense_clip, self.config.dense_clip)

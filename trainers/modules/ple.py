@@ -53,7 +53,7 @@ class _Level(nn.Module):
     def forward(self, inputs: Sequence[Float[Tensor, "B K"]]) -> list[Float[Tensor, "B H"]]:
         """What each task, and below the top the shared group, goes on with."""
         outputs = [
-            torch.relu(expert(each)).unflatten(1, self.shape) for expert, each in zip(self.experts, inputs, strict=True)
+            torch.relu(expert(each)).reshape(-1, *self.shape) for expert, each in zip(self.experts, inputs, strict=True)
         ]
         mixed = [
             _mixed(gate(each), torch.cat([own_BXH, outputs[-1]], dim=1))

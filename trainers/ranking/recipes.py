@@ -30,6 +30,8 @@ class RankingRecipe:
     """Share of training rows whose user, or Pin, vectors are hidden, so that missing ones are nothing new."""
     outage_dropout: float = 0.0
     """Share of training rows that lose all vectors at once, as all rows do when a store lacks them."""
+    entire_space: bool = False
+    """Learn a task given a click on every impression, as ESMM does, and not on clicked ones alone."""
     sequence_buckets: int = 1 << 14
     """Buckets of the hashed Pin ids in the user's sequence."""
     batch_size: int = 1024

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trainers.anomalies import AnomalyGuard
 from trainers.data.examples import Examples, Rows, batches
+from trainers.entire_space import click_and_conversion, entire_space_bce
 from trainers.hidden_vectors import hide_vectors
 from trainers.losses import multi_task_bce
 from trainers.metrics import log_loss
@@ -46,6 +47,7 @@ def train_ranker(
     validation: Examples,
     hidden_vectors: tuple[tuple[str, ...], ...],
     seed: int,
+    clicks: str | None = None,
     stepped: Callable[[], object] = bool,
 ) -> TrainedRanker:
     """Ranker of the epoch with the least validation log loss of the first task.
@@ -55,6 +57,8 @@ def train_ranker(
         validation: Later rows to stop by.
         hidden_vectors: Groups of vector inputs, those of an entity in one; see `hide_vectors`.
         seed: Seed of initial weights, row order and dropout.
+        clicks: Task that the first one is conditional on, to learn both in the entire space; none to learn each task on
+            the rows on which it is defined.
         stepped: Called after each of the `num_steps` of training.
 
     Raises:
@@ -75,7 +79,7 @@ def train_ranker(
         for batch in batches(np.arange(len(train)), recipe.batch_size, rng):
             alone, together = recipe.embedding_dropout, recipe.outage_dropout
             inputs = hide_vectors(train.tensors(batch), hidden_vectors, alone=alone, together=together)
-            _step(model, optimizer, inputs, torch.from_numpy(train.labels[batch]), guard)
+            _step(model, optimizer, inputs, torch.from_numpy(train.labels[batch]), guard, clicks)
             schedule.step()
             stepped()
         losses.append(_validation_loss(model, validation))
@@ -111,15 +115,31 @@ def _cosine(
 
 
 def _step(
-    model: Ranker, optimizer: torch.optim.Optimizer, inputs: dict[str, Tensor], labels: Tensor, guard: AnomalyGuard
+    model: Ranker,
+    optimizer: torch.optim.Optimizer,
+    inputs: dict[str, Tensor],
+    labels: Tensor,
+    guard: AnomalyGuard,
+    clicks: str | None,
 ) -> None:
     logits = model(inputs)
-    loss, parts = multi_task_bce(logits, dict(zip(logits, labels.unbind(1), strict=True)))
+    loss, parts = _loss(logits, dict(zip(logits, labels.unbind(1), strict=True)), clicks)
     guard.check_loss(loss, parts, lambda: inputs | {"labels": labels})
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     guard.check_gradients(model, lambda: inputs | {"labels": labels})
     optimizer.step()
+
+
+def _loss(logits: dict[str, Tensor], labels: dict[str, Tensor], clicks: str | None) -> tuple[Tensor, dict[str, Tensor]]:
+    """What gradients are taken of, and the losses that it is made of."""
+    if clicks is None:
+        return multi_task_bce(logits, labels)
+    first = next(iter(logits))
+    both = click_and_conversion(labels[clicks], labels[first])
+    product = entire_space_bce(logits[clicks], logits[first], both)
+    others, parts = multi_task_bce({task: logit for task, logit in logits.items() if task != first}, labels)
+    return others + product, parts | {f"{clicks} and {first}": product.detach()}
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainers.anomalies import AnomalyGuard
 from trainers.data.examples import Examples, batches
 from trainers.modules.side import SequenceInputs
 from trainers.retrieval.model import TwoTower
@@ -58,7 +60,7 @@ def learn_histories(
         temperature: Of the training on engaged pairs that follows.
 
     Raises:
-        FloatingPointError: The loss is not finite.
+        TrainingAnomalyError: A loss or gradient is not finite, or a loss has exploded.
     """
     table = model.pin_table
     read = [each for each in model.config.remembered if each.pins in histories.inputs]
@@ -74,21 +76,18 @@ def learn_histories(
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     steps = recipe.epochs * math.ceil(len(histories) / batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=recipe.lr / 10)
+    guard = AnomalyGuard(f"two-tower on the long histories, seed {seed}", remedy="lower the history recipe's lr")
     for _ in range(recipe.epochs):
         for rows in batches(np.arange(len(histories)), batch_size, rng):
             hidden = _hide(corpus.buckets, recipe, rng, model.config.sequence_buckets)
             loss = _loss(table, histories.take(rows), read, hidden, corpus, temperature)
             if loss is not None:
-                _step(optimizer, loss)
+                guard.check_loss(loss, {"histories": loss}, partial(histories.tensors, rows))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                guard.check_gradients(table, partial(histories.tensors, rows))
+                optimizer.step()
             schedule.step()
-
-
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    if not torch.isfinite(loss):
-        raise FloatingPointError(f"the loss must be finite (got {loss.item()}); lower the history recipe's lr")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
 
 
 def _corpus(histories: Examples, read: list[SequenceInputs], num_buckets: int) -> _Corpus:

@@ -82,7 +82,7 @@ class Tower(nn.Module):
         super().__init__()
         hidden_tokens, output_tokens = config.hidden_tokens, config.output_tokens
         dim = side.fields.field_dim
-        self.hidden_tokens = hidden_tokens
+        self.hidden_tokens, self.token_dim = hidden_tokens, dim
         self.side = Side(side)
         self.mix = nn.Linear(side.num_tokens * dim, hidden_tokens * dim)
         self.dhen = DHEN(
@@ -100,8 +100,9 @@ class Tower(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor], pin_table: nn.Module | None = None) -> Float[Tensor, "B E"]:
         """Embeddings of unit length."""
         mixed: Tensor = self.mix(self.side(inputs, pin_table).flatten(1))
-        tokens = mixed.unflatten(1, (self.hidden_tokens, -1))
-        return l2_normalize(self.output(self.dhen(tokens).flatten(1)))
+        tokens = mixed.reshape(mixed.shape[0], self.hidden_tokens, self.token_dim)
+        # As float32 also where the layers compute in bfloat16, whose three digits make no unit vector.
+        return l2_normalize(self.output(self.dhen(tokens).flatten(1)).float())
 
 
 class InteractionTower(nn.Module):
@@ -131,7 +132,8 @@ class InteractionTower(nn.Module):
     ) -> dict[str, Tensor]:
         """Logit [B] of each task; embeddings come as unit vectors and are brought to unit variance."""
         user, pin = user * self.scale, pin * self.scale
-        fields = torch.cat([user, pin, user * pin], dim=1).unflatten(1, (-1, self.token_dim))
+        flat = torch.cat([user, pin, user * pin], dim=1)
+        fields = flat.reshape(user.shape[0], flat.shape[1] // self.token_dim, self.token_dim)
         tokens = self.dhen(torch.cat([fields, self.context(inputs)], dim=1))
         logits: dict[str, Tensor] = self.heads(self.mmoe(tokens.flatten(1)))
         return logits
@@ -158,6 +160,11 @@ class UpstreamModel(nn.Module):
         """Embeddings of both entities and the logits of all tasks."""
         user, pin = self.embed_users(inputs), self.embed_pins(inputs)
         return UpstreamOutput(self.interaction(user, pin, inputs), user, pin)
+
+    def count_ids(self, inputs: Mapping[str, Tensor]) -> None:
+        """Count the keys of rows that are about to be trained on, for tables with a threshold."""
+        for tower in (self.user_tower, self.pin_tower):
+            tower.side.fields.count_ids(inputs)
 
     def embed_users(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "B E"]:
         """User embeddings."""

@@ -69,6 +69,14 @@ class UpstreamRecipe:
     """Fixed weight of a task's loss, by its name; 1 for the others."""
     learned_temperature: bool = False
     """Train the temperature from `temperature` on, between .02 and 1."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Numbers that the towers are trained in; weights, losses, scores and embeddings are float32 either way."""
+    id_hashes: int = 1
+    """Hash functions that read an entity's own key, a table each: two keys rarely share all their rows."""
+    max_id_buckets: int = 1 << 20
+    """Rows of an id table at most; `id_tables_mb` says what they take."""
+    min_id_count: int = 0
+    """Rows that a key must have been in before its row of the table is read; until then content alone stands for it."""
     uniform_negatives: int = 0
     """Pins of the day's rows drawn uniformly for every step, as negatives beside those of the batch."""
 
@@ -94,8 +102,14 @@ class UpstreamRecipe:
             raise ValueError(
                 f"task_weights must be empty with task_weighting {self.task_weighting!r} (got {self.task_weights})"
             )
-        if self.uniform_negatives < 0:
-            raise ValueError(f"uniform_negatives must be at least 0 (got {self.uniform_negatives})")
+        for name, least in (("uniform_negatives", 0), ("min_id_count", 0), ("id_hashes", 1), ("max_id_buckets", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least} (got {getattr(self, name)})")
+
+    @property
+    def id_tables_mb(self) -> float:
+        """Most that the id tables of one model take in training, in MiB: weights and both of Adam's moments."""
+        return 2 * self.id_hashes * self.max_id_buckets * self.token_dim * 3 * 4 / 2**20
 
     @property
     def embedding_dim(self) -> int:

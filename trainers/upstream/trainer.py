@@ -61,7 +61,7 @@ class _Pass(NamedTuple):
 
     data: UpstreamExamples
     pin_rows: Rows
-    """A row of each Pin."""
+    """A row of each Pin that uniform negatives are drawn from; none where the recipe wants none."""
     rng: np.random.Generator
     guard: AnomalyGuard
 
@@ -117,7 +117,8 @@ class UpstreamTrainer:
         torch.manual_seed(int(rng.integers(2**31)))
         self.model.train()
         guard = AnomalyGuard(subject, remedy="lower the recipe's pretrain_lr and daily_lr")
-        over = _Pass(data, rows[np.unique(data.pin_ids[rows], return_index=True)[1]], rng, guard)
+        drawn_from = rows if self.recipe.uniform_negatives else rows[:0]
+        over = _Pass(data, drawn_from[np.unique(data.pin_ids[drawn_from], return_index=True)[1]], rng, guard)
         losses = []
         for batch in batches(rows, self.recipe.batch_size, rng):
             if len(batch) > 1:
@@ -129,7 +130,7 @@ class UpstreamTrainer:
         loss, parts = self._loss(over, batch)
         value = over.guard.check_loss(loss, parts, partial(over.data.tensors, batch))
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if (team := current_team()) is not None:
             team.average_gradients(self.model)
         over.guard.check_gradients(self.model, partial(over.data.tensors, batch))
@@ -142,6 +143,7 @@ class UpstreamTrainer:
         labels, pin_ids = torch.from_numpy(data.examples.labels[batch]), data.pin_ids[batch]
         self.sketch.update(pin_ids)
         inputs = data.examples.tensors(batch)
+        self.model.count_ids(inputs)
         output = self._forward(inputs, len(batch))
         supervised, parts = self._supervised(output.logits, labels)
         contrastive = self.contrastive(
@@ -173,11 +175,12 @@ class UpstreamTrainer:
         rows = over.rng.choice(over.pin_rows, count)
         inputs, ids = over.data.examples.tensors(rows), over.data.pin_ids[rows]
         team = current_team()
-        if team is None:
-            vectors = self.model.embed_pins(inputs)
-        else:
-            with team.computing(count) as own:
-                vectors = team.gathered(self.model.embed_pins(_rows(inputs, own)), count)
+        with self._precision():
+            if team is None:
+                vectors = self.model.embed_pins(inputs)
+            else:
+                with team.computing(count) as own:
+                    vectors = team.gathered(self.model.embed_pins(_rows(inputs, own)), count)
         log_q = torch.from_numpy(self.sketch.log_probability(ids))
         return UniformNegatives(vectors, torch.from_numpy(ids), log_q, len(over.pin_rows))
 
@@ -185,10 +188,22 @@ class UpstreamTrainer:
         """Output of all rows; in a team each process computes its share."""
         team = current_team()
         if team is None:
-            output: UpstreamOutput = self.model(inputs)
-            return output
+            return self._output(inputs)
         with team.computing(num_rows) as own:
-            return team.gathered_output(self.model(_rows(inputs, own)), num_rows)
+            return team.gathered_output(self._output(_rows(inputs, own)), num_rows)
+
+    def _output(self, inputs: dict[str, Tensor]) -> UpstreamOutput:
+        """Output of the model in the recipe's precision, as float32."""
+        with self._precision():
+            output = self.model(inputs)
+        fields = [
+            each.float() if isinstance(each, Tensor) else {name: value.float() for name, value in each.items()}
+            for each in output
+        ]
+        return UpstreamOutput._make(fields)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
 
     def _compatibility_loss(self, output: UpstreamOutput, inputs: dict[str, Tensor]) -> Tensor:
         """Weighted loss of being read as the version before; 0 where there is none."""
