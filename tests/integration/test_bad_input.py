@@ -55,7 +55,8 @@ def assert_whole(run: Path) -> None:
         pytest.param(
             lambda shop: shop.each("products.csv", price="cheap"),
             [
-                "pins.price must hold DOUBLE values (got VARCHAR in every row such as 'cheap' (products.csv, row 2, column price)"
+                "pins.price must hold DOUBLE values (got VARCHAR in every row such as 'cheap'",
+                "(products.csv, row 2, column price)",
             ],
             id="wrong type",
         ),
