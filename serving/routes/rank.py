@@ -51,18 +51,19 @@ def rank_pins(request: RankRequest, choice: Chosen, shadow: Shadowed, watch: Wat
     recommender, assignment = choice.of(user_id)
     check_surface(recommender.release, request.surface)
     now, ids = recommender.clock(), recommender.ids
+    candidates = tuple(ids.keys("pin", request.pin_ids, "pin_ids"))
     question = Question(
         user_id=user_id,
         surface=request.surface,
         k=len(request.pin_ids),
-        candidates=tuple(ids.keys("pin", request.pin_ids, "pin_ids")),
+        candidates=candidates,
         terms=request.terms(recommender),
     )
     found = recommend(recommender, question, now, deadline)
     if shadow is not None and found.degraded is None:
         shadow.offer(Answered.of(recommender.release, question, now, found.ranked.pctr_by_pin()))
     watch.answered(recommender, assignment, question, found, now)
-    asked = dict(zip(question.candidates, request.pin_ids, strict=True))
+    asked = dict(zip(candidates, request.pin_ids, strict=True))
     missing = [asked[key] for key in found.ranked.unknown.tolist()]
     return json_answer(
         ranking(recommender, assignment, found, request.user_id, now)

@@ -155,3 +155,12 @@ def test_write_puts_one_small_file_beside_the_report(report: Report, tmp_path: P
 )
 def test_typeset_changes_signs_but_no_hyphens(text: str, expected: str) -> None:
     assert typeset(text) == expected
+
+
+def test_leads_of_the_released_two_tower_are_shown_where_they_were_measured(report: Report, html: str) -> None:
+    first, *others = report.retrieval
+    led = first.model_copy(update={"released_lead": 0.0777, "released_lead_ci95": (0.06, 0.09)})
+    shown = render(report.model_copy(update={"retrieval": (led, *others)}))
+    assert "+0.0777 (+0.0600 to +0.0900)" in shown
+    assert "lead of the released" in shown
+    assert "lead of the released" not in html

@@ -225,14 +225,19 @@ def _retrieval_plot(report: Report) -> Markup | None:
 def _slice_panels(report: Report) -> list[SlicePanel]:
     panels = []
     for i, (title, rows) in enumerate(
-        _groups((f"{task_title(row.task)} by {row.slice.replace('_', ' ')}", row) for row in report.slices).items()
+        _groups((f"{task_title(row.task)} by {_part(row)}", row) for row in report.slices).items()
     ):
         if len(rows) < 2:
             continue
         estimates = [_estimate(row.value, row.lift_pct, row.ci95) for row in rows]
         svg = Markup(lift_dots(estimates, axis_limits(estimates), name=f"slice{i}"))
-        panels.append(SlicePanel(title=title, part=rows[0].slice.replace("_", " "), rows=rows, plot=svg))
+        panels.append(SlicePanel(title=title, part=_part(rows[0]), rows=rows, plot=svg))
     return panels
+
+
+def _part(row: SliceRow) -> str:
+    """What a slice divides by, in words: `user activity`, `new or known Pin`."""
+    return " ".join("Pin" if word == "pin" else word for word in row.slice.split("_"))
 
 
 def _training_plots(report: Report) -> list[Plot]:

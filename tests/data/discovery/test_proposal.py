@@ -226,3 +226,28 @@ def test_window_ends_where_conversions_are_final(tmp_path: Path) -> None:
     found = yaml.safe_load(output)
     assert found["conversions"] == [{"kind": "order", "attribution_days": 3}]
     assert found["window"]["until"] == START + timedelta(days=27)
+
+
+def test_yes_and_no_in_semicolon_files_and_users_in_part_are_proposed(press: Path) -> None:
+    """Labels of words, a delimiter that is not the suffix's, and a table of a quarter of the readers."""
+    shown = pacsv.read_csv(press / "exposures.csv")
+    opened = pa.array(["Y" if each == "open" else "N" for each in shown["feedback"].to_pylist()])
+    shown = shown.drop_columns(["feedback"]).append_column("opened", opened)
+    pacsv.write_csv(shown, press / "exposures.csv", pacsv.WriteOptions(delimiter=";", quoting_style="none"))
+    readers = pa.table({"readerId": [f"r{i}" for i in range(15)], "plan": ["free", "paid", "gift"] * 5})
+    pacsv.write_csv(readers, press / "readers.csv")
+    assert init(press)[0] == 0
+    declared = yaml.safe_load((press / "press.yaml").read_text())
+    impressions, users = declared["tables"]["impressions"], declared["tables"]["users"]
+    assert (impressions["delimiter"], impressions["labels"]) == (";", {"click": {"column": "opened", "equals": "Y"}})
+    assert (users["files"], users["covers_all"]) == ("readers.csv", False)
+    assert declared["cvr_task"] == "purchase"
+
+
+def test_file_that_cannot_be_read_is_named_with_its_row(shop: Path) -> None:
+    file = shop / "orders.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines, "1,2024-03-02 10:00:00,too,many"]) + "\n")
+    code, said = init(shop)
+    assert code == 2
+    assert f"orders.csv, row {len(lines) + 1}, '1,2024-03-02 10:00:00,too,many'" in said
