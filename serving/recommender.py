@@ -112,6 +112,8 @@ class Recommender:
     """How entity keys read outside."""
     pace: Pace = field(default_factory=Pace)
     """How long scoring took lately."""
+    _plain_reads: dict[str, frozenset[str]] = field(default_factory=dict, repr=False, compare=False)
+    """By entity, what an answer needs to which the request adds nothing."""
 
     def user(self, user_id: int, now: datetime) -> OnlineRead:
         """Features of one user.
@@ -176,12 +178,19 @@ class Recommender:
             ),
         )
 
-    def _read_of(self, entity: str, more: Collection[str] = ()) -> set[str]:
+    def _read_of(self, entity: str, more: Collection[str] = ()) -> frozenset[str]:
         """References that an answer needs: what the models read, and of every other view one feature for its status.
 
         Args:
             more: Columns that the request needs.
         """
+        if more:
+            return self._references(entity, more)
+        if entity not in self._plain_reads:
+            self._plain_reads[entity] = self._references(entity, ())
+        return self._plain_reads[entity]
+
+    def _references(self, entity: str, more: Collection[str]) -> frozenset[str]:
         manifest, features = self.release.manifest, self.features[entity]
         encoders = manifest.encoders
         specs = (encoders.query_user, encoders.ranking_user) if entity == "user" else (encoders.ranking_pin,)
@@ -192,7 +201,7 @@ class Recommender:
         for view, names in by_view(features.references).items():
             needed = [name for name in names if feature_reference(view, name) in columns]
             found.update(f"{view}:{name}" for name in needed or names[:1])
-        return found
+        return frozenset(found)
 
     def _ordered(
         self, user: OnlineRead, frame: pa.Table, surface: str, moment: datetime, terms: Terms, unordered: RankedPins

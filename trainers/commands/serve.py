@@ -70,6 +70,8 @@ def _serve(run: Path, *, port: int, host: str, workers: int, debug: bool) -> Non
             timeout_worker_healthcheck=START_PATIENCE_S,
             timeout_graceful_shutdown=STOP_PATIENCE_S,
             log_level="debug" if debug else "info",
+            # The server has a line per request of its own, which is off unless asked for.
+            access_log=debug,
         )
 
 

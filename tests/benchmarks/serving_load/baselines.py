@@ -30,7 +30,7 @@ from trainers.life.index_kinds import recall
 RANK = "rank"
 """The route whose answer takes features of the user, too."""
 START_PATIENCE_S = 120.0
-WARM_UP, REPEATS = 3, 12
+WARM_UP, REPEATS = 1, 5
 ROUNDS = 5
 """Times that ours and what it is compared with take turns."""
 SEARCHES = 100
