@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +13,16 @@ import pytest
 
 from tests.life.system.shop import write_shop
 from tests.life.system.workshop import Workshop
+
+
+@pytest.fixture(scope="session")
+def counts() -> Iterator[Counter[str]]:
+    """What was done and checked, for the log of a long run."""
+    counted: Counter[str] = Counter()
+    yield counted
+    if log := os.environ.get("HEADWATER_TEST_LOG"):
+        with Path(log).open("a") as file:
+            file.write(json.dumps(dict(sorted(counted.items()))) + "\n")
 
 
 @pytest.fixture(scope="session")

@@ -83,6 +83,9 @@ class Consumer:
 
 
 def _logits(recommender: Recommender, user: int, now: datetime) -> dict[int, float]:
+    """What the ranker said, before its calibration."""
+    slope, intercept = recommender.release.manifest.rankers.pctr.calibration_on("home")
     ranked = recommender.rank(recommender.user(user, now), list(range(1, NUM_PINS + 1)), "home", now)
     pctr = np.asarray(ranked.pctr)
-    return dict(zip(ranked.pin_ids, (np.log(pctr) - np.log1p(-pctr)).tolist(), strict=True))
+    logits = (np.log(pctr) - np.log1p(-pctr) - intercept) / slope
+    return dict(zip(ranked.pin_ids, logits.tolist(), strict=True))

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import shutil
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,9 @@ from tests.life.system import made  # noqa: E402
 from tests.life.system.moments import Moment, Moments, tear  # noqa: E402
 
 KILLED = 77
+PATIENCE_S = 20.0
+"""How long one operator stands still: the other one may wait for what the first one holds."""
+NO_PAUSE = -1, -1
 
 
 def serve() -> None:
@@ -46,15 +51,33 @@ def _perform(request: dict[str, Any]) -> dict[str, Any]:
     os.close(paused[1])
     meanwhile = None
     if os.read(paused[0], 1):
-        meanwhile = _perform(request["meanwhile"])
+        other = _forked(request["meanwhile"], *NO_PAUSE)
+        status = _status(other, PATIENCE_S)
         os.write(resume[1], b"g")
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        # It took its turn behind the one that stood still.
+        meanwhile = _answer(request["meanwhile"], _status(other) if status is None else status)
+    answer = _answer(request, _status(child))
     for descriptor in (paused[0], *resume):
         os.close(descriptor)
+    return {**answer, "meanwhile": meanwhile}
+
+
+def _status(child: int, seconds: float = math.inf) -> int | None:
+    """Exit status of a process; none when it has not ended within some seconds."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    return None
+
+
+def _answer(request: dict[str, Any], status: int | None) -> dict[str, Any]:
     answer = Path(request["answer"])
     found = json.loads(answer.read_text()) if answer.is_file() else {}
     answer.unlink(missing_ok=True)
-    return {**found, "status": status, "meanwhile": meanwhile}
+    return {**found, "status": status, "meanwhile": None}
 
 
 def _forked(request: dict[str, Any], paused: int, resume: int) -> int:

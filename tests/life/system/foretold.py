@@ -18,8 +18,11 @@ from feature_repo.versions import (
 )
 from tests.feature_repo.catalogue.model import READY, Model, ModelRelease, ModelVersion
 from tests.life.system.plain import PlainRun
+from tests.life.system.shop import DAY, FIRST, UNTIL
 
 OPERATOR = socket.gethostname()
+FIRST_EMBEDDED = 2
+"""Days from the first impression to the first cut-off with embeddings."""
 
 
 def model_of(plain: PlainRun) -> Model:
@@ -65,11 +68,13 @@ class Foretold:
 
     def __init__(self, before: PlainRun) -> None:
         self.model, self.states = model_of(before), {each.state for each in before.seen.versions.values()}
-        self._services = _registered(before)
+        self._before, self._services = before, _registered(before)
 
     def anew(self) -> Foretold:
         """The same before anything is foretold."""
-        return copy.deepcopy(self)
+        found = copy.copy(self)
+        found.model = copy.deepcopy(self.model)
+        return found
 
     def promote(self, author: dict[str, str], release: str) -> None:
         """Promote what is not live."""
@@ -123,6 +128,12 @@ class Foretold:
         for each in new:
             self.model.create_release(each, **author)
 
+    def create_trained(self, author: dict[str, str], version: str, after: PlainRun) -> None:
+        """The same, of a version that is ready and has every day that models are trained and judged on."""
+        if not self._ready(version) or not trainable(self._before, version):
+            raise CatalogueError("model")
+        self.create(author, after)
+
     def refresh(self, after: PlainRun) -> None:
         """Every version that is read gets its days; a release of each day, promoted while its parent is live."""
         self._take_days(after)
@@ -141,7 +152,7 @@ class Foretold:
 
     def push(self, version: str) -> None:
         """Rows alone change, of a version that may be read."""
-        if version not in self.model.versions or self.model.versions[version].state not in READY:
+        if not self._ready(version):
             raise CatalogueError("model")
 
     def feed(self, author: dict[str, str], version: str, through: str) -> None:
@@ -173,6 +184,9 @@ class Foretold:
             if mine != other
         ]
 
+    def _ready(self, version: str) -> bool:
+        return version in self.model.versions and self.model.versions[version].state in READY
+
     def _take_days(self, after: PlainRun) -> None:
         self.model.days = model_of(after).days
 
@@ -197,6 +211,12 @@ def _registered(plain: PlainRun) -> dict[str, set[str]]:
 def author(who: str, why: str) -> dict[str, str]:
     """An operator as commands record them."""
     return {"who": f"{who}@{OPERATOR}", "why": why}
+
+
+def trainable(plain: PlainRun, key: str) -> bool:
+    """Whether a version has every day that the run's models were trained and judged on."""
+    visible = {day["cutoff"] for day in plain.days if (day["key"], day["state"]) == (key, "visible")}
+    return visible >= {FIRST + number * DAY for number in range(FIRST_EMBEDDED, (UNTIL - FIRST).days + 1)}
 
 
 def refreshed(plain: PlainRun) -> list[str]:

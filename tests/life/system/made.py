@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import feast
-import onnx
-import onnx.parser
+import pandas as pd
 import sklearn.linear_model
 from feast import FeatureService
+from feast.data_source import PushMode
 
 import serving.app
 import trainers.console
+import trainers.evaluation.release
+import trainers.evaluation.retrained
 import trainers.evaluation.step
 import trainers.life.backfill
 import trainers.life.prune
@@ -31,10 +33,10 @@ from feature_repo.encoding import CategoricalInput, InputSpec, VectorInput
 from feature_repo.layout import open_store
 from feature_repo.release.files import RELEASES
 from feature_repo.versions import Catalogue
-from tests.life.releases.small_release import programs
+from tests.life.system import exported
+from tests.life.system.exported import WIDTH, plain_programs, write_program
 from tests.life.system.shop import UNTIL
 from tests.life.system.stand_in import StandInTrainer, export, load_program
-from tests.serving.tiny_run import HEAD
 from trainers import pipeline, recipes, run_config, upstream_steps
 from trainers.cli import app
 from trainers.data import prepare as preparation
@@ -45,7 +47,7 @@ from trainers.life.home import Home, embedding_version
 from trainers.life.pin_index import CandidateProgram, popular_pins, write_pin_index
 from trainers.life.release_folders import write_release_folder
 from trainers.life.releases import promote_unless_chosen, record_release
-from trainers.markers import Marker
+from trainers.markers import Marker, write_marker
 from trainers.progress import SilentProgress
 from trainers.steps import RunContext
 from trainers.upstream import gate_recipes
@@ -55,12 +57,6 @@ IMPORTED = (feast, sklearn.linear_model, serving.app, trainers)
 """Here so that no forked process needs to import them."""
 TRAINED = ("ingest", "features", "apply", "train", "publish", "materialize")
 GATES = replace(gate_recipes.tiny(), min_cosine_median=0.8, min_cosine_p05=0.5)
-WIDTH = 8
-DOT = f"""pctr (float[B, {WIDTH + 1}] user_vector_0, float[B, {WIDTH + 1}] pin_vector_0) => (float[B] click) {{
-    from = Constant<value_ints = [0]>() to = Constant<value_ints = [{WIDTH}]>() axis = Constant<value_ints = [1]>()
-    u = Slice(user_vector_0, from, to, axis) v = Slice(pin_vector_0, from, to, axis)
-    uv = Mul(u, v) click = ReduceSum<keepdims = 0>(uv, axis) }}"""
-"""A ranker that knows nothing but the dot product of both vectors."""
 
 
 class Silent(SilentProgress):
@@ -81,6 +77,7 @@ def prepare() -> None:
     upstream_steps.UpstreamTrainer = StandInTrainer  # type: ignore[assignment, misc]
     trainers.life.push_towers.export = export  # type: ignore[assignment]
     trainers.life.push.load_program = load_program
+    trainers.evaluation.release.export = exported.export
     preparation.select = lambda _repo_dir, _package_dir=None: False
 
 
@@ -107,6 +104,8 @@ def make_run(shop: str, run: str) -> str:
     manifest = write_release_folder(Path(run) / RELEASES, fill)
     record_release(catalogue, Path(run), manifest, made_by="run", **author)
     promote_unless_chosen(catalogue, manifest.release, **author)
+    made: dict[str, Any] = {"fingerprint": "f", "inputs": {}, "files": [], "figures": {}, "finished": "now"}
+    write_marker(Path(run), Marker(step="evaluate", seconds=1.0, peak_mb=1.0, **made))
     return manifest.release
 
 
@@ -131,12 +130,24 @@ def delete_service(run: str, name: str) -> None:
     store.delete_feature_service(name)
 
 
+def push_by_feast(run: str, entity: str, key: str, ids: Sequence[int], seconds: int) -> None:
+    """Push vectors of the newest snapshot once more, as of some seconds after it, as another project does."""
+    home = Home.of_run(Path(run))
+    cutoff, view = home.newest_day(key).cutoff, f"{entity}_embedding_{key}"
+    frame = pd.read_parquet(home.repo_dir / "data" / "offline" / view / f"date={cutoff:%Y-%m-%d}.parquet")
+    frame = frame[frame[f"{entity}_id"].isin(ids)].reset_index(drop=True)
+    frame["event_timestamp"] += timedelta(seconds=seconds)
+    store = open_store(home.repo_dir)
+    for mode in (PushMode.OFFLINE, PushMode.ONLINE):
+        store.push(f"{view}_push", frame, to=mode)
+
+
 def write_models(run: Path, folder: Path, key: str, cutoff: datetime) -> dict[str, Any]:
     """Programs and index over a version; gives the manifest's part that does not follow from the files."""
     home = Home.of_run(run)
     record, version = home.catalogue.version(key), embedding_version(home.catalogue.version(key))
-    for name, text in {**programs(version.dim), "pctr.onnx": DOT}.items():
-        onnx.save(onnx.parser.parse_model(HEAD + text), str(folder / name))
+    for name, text in plain_programs(version.dim).items():
+        write_program(text, folder / name)
     user, pin = (_vector(side, key, version.dim) for side in ("user", "pin"))
     context = InputSpec(side="context", categorical=(CategoricalInput(column="surface", vocabulary=("home",)),))
     program = CandidateProgram(

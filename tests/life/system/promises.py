@@ -95,7 +95,7 @@ def unfinished(run: Path) -> list[str]:
     plain = PlainRun(run)
     seen, found = plain.seen, []
     found += [f"{key} is {each.state}" for key, each in seen.versions.items() if each.state in ("training",)]
-    found += _digests(plain)
+    found += damaged_artifacts(plain)
     known = {release.folder for release in seen.releases.values() if release.state != "pruned"}
     there = {f"releases/{path.name}" for path in (run / "releases").iterdir() if not path.name.startswith(".")}
     found += [f"{folder} belongs to no release that is kept" for folder in sorted(there - known)]
@@ -111,8 +111,8 @@ def unfinished(run: Path) -> list[str]:
     return found
 
 
-def _digests(plain: PlainRun) -> Iterator[str]:
-    """Every file that a version is made of is there and as the catalogue says."""
+def damaged_artifacts(plain: PlainRun) -> Iterator[str]:
+    """Files of versions in use that are not there, or not as the catalogue says."""
     for key, version in plain.seen.versions.items():
         for name, digest in version.artifacts.items() if version.state in READY else ():
             file = plain.folder / name
@@ -183,7 +183,8 @@ def _index(
     usable = {key for key, moment in plain.offline_rows("pin", version.key) if since <= moment <= until}
     index = plain.index(release)
     held = {key for key, each in index.items() if np.abs(each).max() > 0.0}
-    yield from _strangers(f"index of {release.id}", {key: index[key] for key in held}, expected)
+    # Two-towers that were trained on a version put what they learned themselves behind its vector.
+    yield from _strangers(f"index of {release.id}", {key: index[key][: version.dim] for key in held}, expected)
     if wrong := held ^ (usable & index.keys()):
         yield f"index of {release.id} and usable vectors of {version.key} must be of the same Pins ({sorted(wrong)})"
     if absent := set(range(1, NUM_PINS + 1)) - index.keys():

@@ -79,8 +79,12 @@ class Workshop:
 
     def call(self, run: Path, function: str, **arguments: Any) -> Done:
         """Call a function of `made.py` with the run and these arguments."""
+        return self.called(run, function, arguments)
+
+    def called(self, run: Path, function: str, arguments: Mapping[str, Any], **asked: Any) -> Done:
+        """The same, killed or copied where that is asked for, as `command`."""
         named = {name: str(each) if isinstance(each, Path) else each for name, each in arguments.items()}
-        request = self.request(run, (), "alice")
+        request = self.request(run, (), "alice", **asked)
         return self.perform({**request, "call": function, "arguments": {"run": str(run), **named}})
 
     def request(
