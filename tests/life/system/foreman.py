@@ -88,7 +88,7 @@ def _forked(request: dict[str, Any], paused: int, resume: int) -> int:
     try:
         code = _Child(request, paused, resume).run()
     except BaseException:
-        traceback.print_exc()
+        Path(request["answer"]).write_text(json.dumps({"failed": traceback.format_exc()}))
     os._exit(code)
 
 

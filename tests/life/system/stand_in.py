@@ -63,9 +63,18 @@ class StandInTrainer:
             self.backward = BackwardMap(config.embedding_dim, compatibility.older_dim)
             self.model.add_module("backward_map", self.backward)
 
-    def fit(self, data: UpstreamExamples, rows: Rows, *, lr: float, rng: np.random.Generator, stage: Stage) -> float:
+    def fit(
+        self,
+        data: UpstreamExamples,
+        rows: Rows,
+        *,
+        lr: float,
+        rng: np.random.Generator,
+        stage: Stage,
+        subject: str = "stand-in",
+    ) -> float:
         """Turn the space a little, and fit the map to the older version's vectors of the rows."""
-        del lr
+        del lr, subject
         self.model.basis = torch.from_numpy(_basis(self.model) @ _small_rotation(rng, len(self.model.basis)))
         if os.environ.get(DAMAGE):
             self.model.user_sign = -self.model.user_sign

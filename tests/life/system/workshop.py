@@ -115,7 +115,8 @@ def _done(answer: dict[str, Any], request: dict[str, Any]) -> Done:
     if status == KILLED:
         return Done(killed=True, code=None, meanwhile=_meanwhile(answer, request))
     if status != 0:
-        raise AssertionError(f"the process of {request.get('command')} must end with 0 or be killed (got {status})")
+        subject, why = request.get("call") or request["command"], answer.get("failed", "no traceback")
+        raise AssertionError(f"the process of {subject} must end with 0 or be killed (got {status}: {why})")
     if answer["code"] not in (0, 1, 2):
         raise AssertionError(f"{request['command']} must end with 0, 1 or 2 (got {answer['code']}: {answer['err']})")
     return Done(
