@@ -65,7 +65,7 @@ bench-%: setup
 lock: ## Write constraints.txt anew from the newest versions that pyproject.toml allows.
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder/venv"; \
-	"$$folder/venv/bin/python" -m pip install --quiet -e ".[$(EXTRAS),docs,maps]"; \
+	"$$folder/venv/bin/python" -m pip install --quiet -e ".[$(EXTRAS),maps]"; \
 	{ \
 		echo "# Every version that the tests ran with. Made by \`make lock\`; don't edit by hand."; \
 		echo "# torch is meant as the CPU build of that version; CONTRIBUTING.md says how pip finds it."; \
@@ -73,8 +73,8 @@ lock: ## Write constraints.txt anew from the newest versions that pyproject.toml
 	} > constraints.txt
 
 docs: setup ## Write the documents as a site to site/.
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	$(BIN)/mkdocs build --strict --quiet
+	@echo "Written: site/index.html"
 
 clean: ## Remove what was built: environment, caches and runs.
 	rm -rf $(VENV) runs site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache

@@ -5,10 +5,15 @@ from __future__ import annotations
 import ast
 import json
 import re
+import runpy
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import typer.main
 import yaml
+from jinja2 import Environment
 
 from serving.metrics import Metrics
 from serving.settings import Settings
@@ -50,32 +56,70 @@ def test_examples_import_nothing_of_ours(name: str, allowed: set[str]) -> None:
     assert imported(EXAMPLES / name) == allowed
 
 
-def test_dag_calls_commands_and_options_that_exist() -> None:
-    text = (EXAMPLES / "airflow" / "headwater_refresh.py").read_text()
-    tree = ast.parse(text)
-    assert re.search(r'schedule="([\d*]+ ){4}[\d*]+"', text)
-    lines = [
-        ast.unparse(word.value)
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call)
-        for word in call.keywords
-        if word.arg == "bash_command"
-    ]
+class Task:
+    """What the DAG says of one of its tasks, in place of Airflow's operator."""
+
+    made: ClassVar[list[Task]] = []
+
+    def __init__(self, **given: Any) -> None:
+        self.given, self.is_teardown = given, False
+        self.after: list[Task] = []
+        self.made.append(self)
+
+    def __rshift__(self, other: Task) -> Task:
+        other.after.append(self)
+        return other
+
+    def as_teardown(self) -> Task:
+        self.is_teardown = True
+        return self
+
+
+@pytest.fixture
+def dag(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], dict[str, Task]]:
+    """Arguments of the DAG and its tasks by name, as Airflow, which is no dependency here, would be given them."""
+    given: dict[str, Any] = {}
+
+    @contextmanager
+    def dag_of(**arguments: Any) -> Iterator[None]:
+        given.update(arguments)
+        yield
+
+    monkeypatch.setattr(Task, "made", [])
+    sdk = SimpleNamespace(DAG=dag_of, Variable=SimpleNamespace(get=lambda _name, default="/srv/headwater": default))
+    pendulum = SimpleNamespace(datetime=lambda *day, tz: (*day, tz), duration=timedelta)
+    modules = {"airflow.sdk": sdk, "airflow.providers.standard.operators.bash": SimpleNamespace(BashOperator=Task)}
+    for name, module in {"pendulum": pendulum, **modules}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    runpy.run_path(str(EXAMPLES / "airflow" / "headwater_refresh.py"))
+    return given, {task.given["task_id"]: task for task in Task.made}
+
+
+def test_dag_calls_commands_and_options_that_exist(dag: tuple[dict[str, Any], dict[str, Task]]) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    for line in lines:
-        words = shlex.split(line.removeprefix("f").strip("'\"").replace("{COMMAND}", "headwater"))
-        options = {option for parameter in commands[words[1]].params for option in parameter.opts}
+    templates = Environment(autoescape=False)
+    templates.filters["ds"] = date.isoformat
+    night = SimpleNamespace(run_after=date(2024, 1, 15))
+    for name, task in dag[1].items():
+        line = templates.from_string(task.given["bash_command"]).render(params=dag[0]["params"], dag_run=night)
+        assert line.startswith("cd /srv/headwater && .venv/bin/headwater "), line
+        words = shlex.split(line.partition("bin/headwater ")[2])
+        assert words[0] == name
+        options = {option for parameter in commands[words[0]].params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, line
-    assert len(lines) == 2
 
 
-def test_dag_runs_one_night_at_a_time_and_retries() -> None:
-    tree = ast.parse((EXAMPLES / "airflow" / "headwater_refresh.py").read_text())
-    (dag,) = (each for each in ast.walk(tree) if isinstance(each, ast.Call) and ast.unparse(each.func) == "DAG")
-    given = {word.arg: word.value for word in dag.keywords}
-    assert ast.literal_eval(given["max_active_runs"]) == 1
-    assert ast.literal_eval(given["catchup"]) is False
-    assert "'retries': 4" in ast.unparse(given["default_args"])
+def test_dag_runs_one_night_at_a_time_and_retries(dag: tuple[dict[str, Any], dict[str, Task]]) -> None:
+    given, _ = dag
+    assert re.fullmatch(r"([\d*]+ ){4}[\d*]+", given["schedule"])
+    assert (given["max_active_runs"], given["catchup"], given["default_args"]["retries"]) == (1, False, 4)
+
+
+def test_dag_fails_with_its_refresh_though_status_follows(dag: tuple[dict[str, Any], dict[str, Task]]) -> None:
+    """A task that always runs last decides over the night, unless it is a teardown."""
+    refresh, status = dag[1]["refresh"], dag[1]["status"]
+    assert status.after == [refresh]
+    assert (refresh.is_teardown, status.is_teardown) == (False, True)
 
 
 def test_compose_names_files_variables_and_volumes_that_exist() -> None:
