@@ -185,7 +185,7 @@ class _Found:
         starts = self._size + (np.cumsum(taken) - taken.ravel()).reshape(lengths.shape)
         held = [place for place, name in enumerate(names) if name in self._columns]
         if held:
-            cells = np.ix_([self._columns[names[place]] for place in held], rows)
+            cells = np.ix_(np.array([self._columns[names[place]] for place in held]), rows)
             self._starts[cells], self._lengths[cells] = starts[:, held].T, lengths[:, held].T
         self._joined += values
         self._size += int(taken.sum())
