@@ -36,8 +36,8 @@ class EntityFeatures:
     entity: str
     references: tuple[str, ...]
     """Feast references `view:feature` of everything that is read."""
-    readers: tuple[OnlineReader, ...]
-    """One reader, or two where the services hold different features of the entity."""
+    reader: OnlineReader
+    """Reads what all services hold of the entity, in one round trip."""
     guard: StoreGuard
     """What ends reads in time."""
 
@@ -49,7 +49,7 @@ class EntityFeatures:
     @property
     def categories(self) -> list[str]:
         """References of features that hold one text or one integer."""
-        types = {name: kind for reader in self.readers for name, kind in reader.types.items()}
+        types = self.reader.types
         return [name for name in self.references if pa.types.is_string(types[name]) or pa.types.is_integer(types[name])]
 
     def read(self, ids: Keys, now: datetime, only: Collection[str] | None = None) -> OnlineRead:
@@ -64,14 +64,12 @@ class EntityFeatures:
         from feature_repo.stores.online.status import OnlineRead
 
         with stage("store"):
-            reads = [self.guard(partial(reader.read, ids, now, only)) for reader in self.readers]
-        columns = {join_key(self.entity): pa.array(ids, pa.int64())}
-        for read in reads:
-            columns |= dict(zip(read.features.column_names, read.features.columns, strict=True))
+            read = self.guard(partial(self.reader.read, ids, now, only))
+        columns = dict(zip(read.features.column_names, read.features.columns, strict=True))
         return OnlineRead(
-            features=pa.table(columns),
-            event_timestamps={view: at for read in reads for view, at in read.event_timestamps.items()},
-            statuses={view: codes for read in reads for view, codes in read.statuses.items()},
+            features=pa.table({join_key(self.entity): pa.array(ids, pa.int64()), **columns}),
+            event_timestamps=read.event_timestamps,
+            statuses=read.statuses,
         )
 
 
@@ -87,30 +85,26 @@ def open_features(repo_dir: Path, services: Services) -> dict[str, EntityFeature
         raise ReleaseError(str(error)) from error
     used = {"user": (services.ranking, services.retrieval), "pin": (services.ranking,)}
     found = references_by_service(store, services)
-    opened = {entity: _readers(store, entity, used[entity], found) for entity in ENTITIES}
-    keeps = all(reader.keeps_deadlines for _, readers in opened.values() for reader in readers)
+    opened = {entity: _reader(store, entity, used[entity], found) for entity in ENTITIES}
+    keeps = all(reader.keeps_deadlines for _, reader in opened.values())
     guard = StoreGuard(keeps_deadlines=keeps)
     return {
-        entity: EntityFeatures(entity=entity, references=references, readers=readers, guard=guard)
-        for entity, (references, readers) in opened.items()
+        entity: EntityFeatures(entity=entity, references=references, reader=reader, guard=guard)
+        for entity, (references, reader) in opened.items()
     }
 
 
-def _readers(
+def _reader(
     store: FeatureStore, entity: str, services: Sequence[str], found: dict[str, dict[str, list[str]]]
-) -> tuple[tuple[str, ...], tuple[OnlineReader, ...]]:
+) -> tuple[tuple[str, ...], OnlineReader]:
     """References of an entity in some services, and what reads them."""
     from feature_repo.stores.online.status import OnlineReader
 
-    references: dict[str, None] = {}
-    readers: list[OnlineReader] = []
     for service in services:
         if not found[service][entity]:
             raise ReleaseError(f"service {service!r} must hold a view of entity {entity} (got none)")
-        if set(found[service][entity]) - set(references):
-            readers.append(OnlineReader(store, service, entity))
-        references |= dict.fromkeys(found[service][entity])
-    return tuple(references), tuple(readers)
+    references = dict.fromkeys(reference for service in services for reference in found[service][entity])
+    return tuple(references), OnlineReader(store, services, entity)
 
 
 def by_view(references: Sequence[str]) -> dict[str, list[str]]:

@@ -25,7 +25,7 @@ import typer
 
 from tests.benchmarks.figures.results import RESULTS, ResultRow, write_rows
 from tests.benchmarks.figures.serving_tables import PROMOTE
-from tests.benchmarks.serving_load.corpora import made_corpus, trained_corpus
+from tests.benchmarks.serving_load.corpora import REDIS, made_corpus, trained_corpus
 from tests.benchmarks.serving_load.journal import Journal
 from tests.benchmarks.serving_load.made_run import Size
 from tests.benchmarks.serving_load.promote import Found, Load, measure
@@ -94,9 +94,11 @@ def main(
     only: Annotated[str, typer.Option(help="`promote`, `routes` or both.")] = "both",
     made_pins: Annotated[int, typer.Option(help="Pins of the made corpus; 0 leaves it out.")] = 1_000_000,
     made_users: Annotated[int, typer.Option(help="Users of the made corpus.")] = 1_000_000,
-    requests: Annotated[int, typer.Option(help="Requests of each route and corpus at the rate.")] = 12_500,
+    requests: Annotated[int, typer.Option(help="Requests of /v1/recommend at the rate, for each corpus.")] = 100_000,
+    other_requests: Annotated[int, typer.Option(help="Requests of each other route.")] = 12_500,
     seconds: Annotated[float, typer.Option(help="Length of each step to the highest rate.")] = 5.0,
     run: Annotated[list[Path] | None, typer.Option(help="Trained run to serve too; may be repeated.")] = None,
+    store: Annotated[str, typer.Option(help="Online store of those runs: `redis`, or `own`, what each has.")] = REDIS,
     again: Annotated[bool, typer.Option("--again", help="Measure also what is measured already.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of serving.json.")] = RESULTS,
 ) -> None:
@@ -117,19 +119,26 @@ def main(
             if found.failed or found.mixed:
                 problem = f"{found.failed} failed, {found.mixed} mixed"
         if only != "promote":
-            routes = RouteLoad(rate=rate, requests=requests, step_seconds=seconds, workers=workers)
+            routes = RouteLoad(
+                rate=rate, requests=requests, other_requests=other_requests, step_seconds=seconds, workers=workers
+            )
             bench = Bench(folder=Path(folder), journal=journal, say=_say, machine=machine, commit=commit)
             size = Size(pins=made_pins, users=made_users, clusters=max(1, made_pins // 200), versions=1, hidden=512)
-            _measure_routes(bench, size, run or [], routes, out)
+            _measure_runs(bench, run or [], store, routes, out)
+            _measure_made(bench, size, routes, out)
     journal.forget()
     if problem:
         raise SystemExit(f"every request must be answered by one release ({problem})")
 
 
-def _measure_routes(bench: Bench, size: Size, runs: Sequence[Path], load: RouteLoad, out: Path) -> None:
+def _measure_runs(bench: Bench, runs: Sequence[Path], store: str, load: RouteLoad, out: Path) -> None:
     for each in runs:
-        _say(f"run {each}")
-        _write(measure_routes(trained_corpus(each), load, bench), out)
+        _say(f"run {each}, store {store}")
+        with trained_corpus(each, bench.folder, store) as corpus:
+            _write(measure_routes(corpus, load, bench), out)
+
+
+def _measure_made(bench: Bench, size: Size, load: RouteLoad, out: Path) -> None:
     if size.pins:
         made = bench.journal.once([*subject_of("made", str(size), load), "rows"], lambda: _made_rows(bench, size, load))
         _write([ResultRow.model_validate(row) for row in made], out)
@@ -159,8 +168,8 @@ def merged_rows(rows: Sequence[ResultRow], folder: Path) -> list[ResultRow]:
     return [*(row for row in held if _subject(row) not in new), *rows]
 
 
-def _subject(row: ResultRow) -> tuple[str, str]:
-    return row.name, str(row.params.get("dataset", ""))
+def _subject(row: ResultRow) -> tuple[str, str, str]:
+    return row.name, str(row.params.get("dataset", "")), str(row.params.get("store", ""))
 
 
 if __name__ == "__main__":

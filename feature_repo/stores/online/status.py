@@ -26,6 +26,8 @@ from feature_repo.stores.packed.reader import PackedReader, ReadView, read_view
 from feature_repo.stores.packed.times import NO_TIME, to_micros
 
 _STATUSES = pa.array(STATUSES)
+_MOST_ASKED = 64
+"""Selections of features that are kept."""
 
 Integers = npt.NDArray[np.int64]
 Keys = Sequence[int] | Integers
@@ -73,19 +75,22 @@ V = TypeVar("V", _View, ReadView)
 
 
 class OnlineReader:
-    """Reads the views of one entity in a feature service; made once, used for every request, also from threads."""
+    """Reads the views of one entity in feature services; made once, used for every request, also from threads.
 
-    def __init__(self, store: FeatureStore, service: str, entity: str) -> None:
+    What several services hold is read once.
+
+    Raises:
+        ValueError: A service has no view of the entity.
+    """
+
+    def __init__(self, store: FeatureStore, services: str | Sequence[str], entity: str) -> None:
         self._store = store
         self._join_key = join_key(entity)
-        projections = store.get_feature_service(service, allow_cache=True).feature_view_projections
-        views = [(store.get_feature_view(item.name, allow_registry_cache=True), item) for item in projections]
-        own = [(view, item) for view, item in views if view.entities == [entity]]
-        if not own:
-            raise ValueError(f"feature service {service} must have a view of {entity} (got none)")
-        self._views = [_view(view, item.features) for view, item in own]
+        names = [services] if isinstance(services, str) else services
+        self._read_views = _merged([view for service in names for view in _views_of(store, service, entity)])
+        self._views = [_view(each) for each in self._read_views]
         self._packed = PackedReader(store) if isinstance(store._get_provider().online_store, CellStore) else None
-        self._read_views = [read_view(view, item) for view, item in own]
+        self._asked: dict[Collection[str], list[ReadView]] = {}
 
     @property
     def types(self) -> dict[str, pa.DataType]:
@@ -114,7 +119,7 @@ class OnlineReader:
         if self._packed is None:
             found = self._through_feast([int(key) for key in ids], now, _narrowed(self._views, only))
         else:
-            found = self._directly(self._packed, ids, now, _narrowed(self._read_views, only))
+            found = self._directly(self._packed, ids, now, self._asked_views(only))
         return OnlineRead(
             features=pa.table({name: column for rows in found.values() for name, column in rows.columns.items()}),
             event_timestamps={
@@ -124,11 +129,22 @@ class OnlineReader:
             statuses={view: pa.DictionaryArray.from_arrays(rows.codes, _STATUSES) for view, rows in found.items()},
         )
 
+    def _asked_views(self, only: Collection[str] | None) -> list[ReadView]:
+        """Views with what is asked of them; kept, for most requests ask for the same."""
+        if only is None:
+            return self._read_views
+        if not isinstance(only, frozenset):
+            return _narrowed(self._read_views, only)
+        if only not in self._asked:
+            if len(self._asked) >= _MOST_ASKED:
+                self._asked.clear()
+            self._asked[only] = _narrowed(self._read_views, only)
+        return self._asked[only]
+
     def _directly(self, reader: PackedReader, ids: Keys, now: datetime, views: Sequence[ReadView]) -> dict[str, _Found]:
         found = {}
         for view, rows in reader.read_views(views, ids, now).items():
-            names = [field.name for field in rows.read_view.fields]
-            columns = {feature_reference(view, name): rows.column(name) for name in names}
+            columns = {feature_reference(view, name): column for name, column in rows.columns().items()}
             found[view] = _Found(micros=rows.cells.event_micros, codes=rows.codes, columns=columns)
         return found
 
@@ -165,9 +181,28 @@ def _narrowed(views: Sequence[V], only: Collection[str] | None) -> list[V]:
     return [view for view in kept if view.fields]
 
 
-def _view(view: Any, features: Iterable[Any]) -> _View:
-    fields = tuple(pa.field(item.name, from_feast_to_pyarrow_type(item.dtype)) for item in features)
-    return _View(name=view.name, ttl=view.ttl or timedelta(0), fields=fields)
+def _views_of(store: FeatureStore, service: str, entity: str) -> list[ReadView]:
+    projections = store.get_feature_service(service, allow_cache=True).feature_view_projections
+    views = [(store.get_feature_view(item.name, allow_registry_cache=True), item) for item in projections]
+    own = [read_view(view, item) for view, item in views if view.entities == [entity]]
+    if not own:
+        raise ValueError(f"feature service {service} must have a view of {entity} (got none)")
+    return own
+
+
+def _merged(views: Iterable[ReadView]) -> list[ReadView]:
+    """Views of one name as one, with the fields of all."""
+    found: dict[str, ReadView] = {}
+    for view in views:
+        held = found.setdefault(view.name, view)
+        more = tuple(field for field in view.fields if field.name not in held.names)
+        found[view.name] = replace(held, fields=held.fields + more) if more else held
+    return list(found.values())
+
+
+def _view(view: ReadView) -> _View:
+    fields = tuple(pa.field(item.name, from_feast_to_pyarrow_type(item.dtype)) for item in view.fields)
+    return _View(name=view.view.name, ttl=view.view.ttl or timedelta(0), fields=fields)
 
 
 def _microseconds(vectors: dict[str, Any], view: _View) -> Integers:

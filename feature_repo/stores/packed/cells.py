@@ -22,6 +22,8 @@ IS_PRESENT, IS_MISSING, IS_OUTSIDE_MAX_AGE = 0, 1, 2
 """Codes of the three answers."""
 STATUSES = (PRESENT, MISSING, OUTSIDE_MAX_AGE)
 """The answers by their codes."""
+NO_CELL = -1
+"""Length of a cell that the store does not have."""
 _MICROSECOND = timedelta(microseconds=1)
 _END_OF_TIME = int(np.iinfo(np.int64).max)
 _FEW_ROWS = 16
@@ -54,6 +56,37 @@ class FixedWidthColumn(Sequence[bytes]):
     def __getitem__(self, place: slice) -> FixedWidthColumn: ...
     def __getitem__(self, place: int | slice) -> bytes | FixedWidthColumn:
         return FixedWidthColumn(self.rows[place]) if isinstance(place, slice) else self.rows[place].tobytes()
+
+
+class JoinedColumn(Sequence[bytes | None]):
+    """Serialised values that lie in one string of bytes, as those of other columns do."""
+
+    __slots__ = ("joined", "lengths", "starts")
+
+    def __init__(self, joined: bytes, starts: Integers, lengths: Integers) -> None:
+        self.joined = joined
+        self.starts = starts
+        """Where each value begins [N]."""
+        self.lengths = lengths
+        """How long it is [N]; `NO_CELL` where there is none."""
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        joined, ends = self.joined, (self.starts + self.lengths).tolist()
+        for start, end in zip(self.starts.tolist(), ends, strict=True):
+            yield None if end < start else joined[start:end]
+
+    @overload
+    def __getitem__(self, place: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, place: slice) -> JoinedColumn: ...
+    def __getitem__(self, place: int | slice) -> bytes | JoinedColumn | None:
+        start, length = self.starts[place], self.lengths[place]
+        if isinstance(place, slice):
+            return JoinedColumn(self.joined, start, length)
+        return None if length == NO_CELL else self.joined[int(start) : int(start + length)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

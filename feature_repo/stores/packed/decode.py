@@ -21,7 +21,7 @@ from feast.type_map import feast_value_type_to_python_type
 from feast.types import FeastType, from_feast_to_pyarrow_type
 
 from feature_repo.stores.online.values import column_array
-from feature_repo.stores.packed.cells import FixedWidthColumn
+from feature_repo.stores.packed.cells import FixedWidthColumn, JoinedColumn
 from feature_repo.stores.packed.encode import (
     ARROW_TYPES,
     BOOL_TAG,
@@ -71,6 +71,7 @@ def decode_column(values: Stored, kind: ValueType, arrow: pa.DataType | None, wa
         kind: Declared type of the feature.
         arrow: From `arrow_type`.
     """
+    values = list(values) if isinstance(values, JoinedColumn) else values
     held, places = _held(values, wanted)
     decoder = _DECODERS.get(kind)
     found = decoder(held, kind, arrow) if decoder else None
@@ -113,7 +114,7 @@ def decode_matrix(values: Stored, kind: ValueType, wanted: Mask) -> Matrix:
     Raises:
         ValueError: The vectors are not of one width, or are no lists of numbers.
     """
-    held, places = _held(values, wanted)
+    held, places = _held(list(values) if isinstance(values, JoinedColumn) else values, wanted)
     if not held:
         return np.full((len(values), 0), np.nan, np.float32)
     rows = _matrix(held, kind)

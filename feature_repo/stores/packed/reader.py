@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from feast.errors import FeastError
 from feature_repo.stores.packed.cells import IS_PRESENT, STATUSES, CellRequest, Cells, CellStore, Codes, status_codes
 from feature_repo.stores.packed.checks import cast_column, is_vector, view_join_keys
 from feature_repo.stores.packed.decode import Matrix, arrow_type, decode_column, decode_matrix
+from feature_repo.stores.packed.decode_together import ColumnType, decode_columns
 from feature_repo.stores.packed.encode import PACKED_WIDTHS
 from feature_repo.stores.packed.entity_keys import JoinKey, entity_keys
 from feature_repo.stores.packed.rows import check_key_version
@@ -34,9 +36,12 @@ _STATUS_NAMES = np.array(STATUSES)
 _KEEP_VIEWS_S = 60.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ReadView:
-    """A feature view as it is read: under its own name or an alias, with join keys that may have others too."""
+    """A feature view as it is read: under its own name or an alias, with join keys that may have others too.
+
+    Without slots, because what follows from the fields is kept.
+    """
 
     name: str
     """Under which the rows are handed out."""
@@ -47,6 +52,16 @@ class ReadView:
     """Join keys as they are stored."""
     asked_keys: tuple[str, ...]
     """Join keys as a caller names them, in the same order."""
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the features to read."""
+        return tuple(field.name for field in self.fields)
+
+    @cached_property
+    def types(self) -> tuple[ColumnType, ...]:
+        """How each of them is stored and handed out."""
+        return tuple(ColumnType(kind=each.dtype.to_value_type(), arrow=arrow_type(each.dtype)) for each in self.fields)
 
     def field(self, name: str) -> Field:
         """A feature by its name.
@@ -117,6 +132,12 @@ class PackedRows:
         values = self.cells.values[self.read_view.fields.index(chosen)]
         kind, arrow = chosen.dtype.to_value_type(), arrow_type(chosen.dtype)
         return decode_column(values, kind, arrow, self.codes == IS_PRESENT)
+
+    def columns(self) -> dict[str, pa.Array]:
+        """`column` of every field."""
+        view = self.read_view
+        arrays = decode_columns(self.cells.values, view.types, self.codes == IS_PRESENT)
+        return dict(zip(view.names, arrays, strict=True))
 
     def scalars(self) -> pa.Table:
         """A column per field that is no vector."""
@@ -193,8 +214,7 @@ class PackedReader:
             same = (each.join_keys, each.asked_keys)
             if same not in keys:
                 keys[same] = _keys(each, ids)
-            names = tuple(field.name for field in each.fields)
-            requests.append(CellRequest(view=each.view, names=names, keys=keys[same]))
+            requests.append(CellRequest(view=each.view, names=each.names, keys=keys[same]))
         cells = self._online.read_cells(self._store.config, requests)
         return {
             each.name: PackedRows(read_view=each, cells=found, codes=self._codes(each.view, found, now))

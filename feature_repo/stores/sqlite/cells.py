@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from feature_repo.stores.packed.cells import CellRequest, Cells
+from feature_repo.stores.packed.cells import NO_CELL, CellRequest, Cells, Integers, JoinedColumn
 from feature_repo.stores.packed.rows import RowChunk
 from feature_repo.stores.packed.times import NO_TIME
 from feature_repo.stores.sqlite.times import stock_seconds, stored_micros
@@ -28,6 +28,8 @@ ROWS_PER_STATEMENT = 16
 """Rows of one insert; a statement per cell costs twice as much."""
 _MAX_PARAMETERS = 30_000
 _CACHE_KIB = 65_536
+_SEPARATOR = "\x1f"
+"""Between names of features in an answer."""
 _COLUMNS = ("entity_key", "feature_name", "value", "value_text", "event_ts", "created_ts", "event_us")
 
 
@@ -142,41 +144,74 @@ def read_table(connection: sqlite3.Connection, table: str, request: CellRequest)
 
 
 def _read_cells(connection: sqlite3.Connection, table: str, request: CellRequest, moment: str) -> Cells:
-    places = {key: place for place, key in enumerate(request.keys)}
-    columns: dict[str, list[bytes | None]] = {name: [None] * len(request.keys) for name in request.names}
-    micros = [NO_TIME] * len(request.keys)
+    places = {key: place for place, key in enumerate(dict.fromkeys(request.keys))}
+    found = _Found(request, len(places))
     # The whole row is one stretch of the table; its features one by one are a search each.
     wanted = [] if len(request.names) == len(request.view.features) else list(request.names)
     for some in _parts(list(places), KEYS_PER_QUERY):
         query = _query(table, moment, len(some), len(wanted))
-        parameters = [*map(bytearray, some), *wanted]
-        for key, name, value, event_ts, event_us in connection.execute(query, parameters).fetchall():
-            if name not in columns:
-                continue
-            place = places[key]
-            columns[name][place] = value
-            micros[place] = max(micros[place], stored_micros(event_ts, event_us))
-    cells = Cells(values=list(columns.values()), event_micros=np.array(micros, np.int64))
-    return _repeated(request, places, cells)
+        rows = connection.execute(query, [*map(bytearray, some), *wanted]).fetchall()
+        for names, alike in _by_names(rows).items():
+            keys, _, values, sizes, seconds, event_us = zip(*alike, strict=True)
+            at = np.array([places[key] for key in keys])
+            found.add(names.split(_SEPARATOR), at, values, sizes)
+            found.micros[at] = list(map(stored_micros, seconds, event_us))
+    return found.cells(np.array([places[key] for key in request.keys], np.int64))
+
+
+def _by_names(rows: Sequence[Any]) -> dict[str, list[Any]]:
+    """Rows by the features that they have, nearly always the same ones."""
+    found: dict[str, list[Any]] = {}
+    for row in rows:
+        found.setdefault(row[1], []).append(row)
+    return found
+
+
+class _Found:
+    """Cells as they are found, none of them an object of its own."""
+
+    def __init__(self, request: CellRequest, num_keys: int) -> None:
+        self._columns = {name: column for column, name in enumerate(request.names)}
+        shape = (len(request.names), num_keys)
+        self._starts, self._lengths = np.zeros(shape, np.int64), np.full(shape, NO_CELL, np.int64)
+        self._joined: list[bytes] = []
+        self._size = 0
+        self.micros = np.full(num_keys, NO_TIME, np.int64)
+
+    def add(self, names: Sequence[str], rows: Integers, values: Sequence[bytes], sizes: Sequence[str]) -> None:
+        """Rows that have the same features, each with its cells one after the other and their sizes."""
+        lengths = np.fromstring(",".join(sizes), np.int64, sep=",").reshape(len(rows), -1)
+        taken = np.maximum(lengths, 0)
+        starts = self._size + (np.cumsum(taken) - taken.ravel()).reshape(lengths.shape)
+        held = [place for place, name in enumerate(names) if name in self._columns]
+        if held:
+            cells = np.ix_(np.array([self._columns[names[place]] for place in held]), rows)
+            self._starts[cells], self._lengths[cells] = starts[:, held].T, lengths[:, held].T
+        self._joined += values
+        self._size += int(taken.sum())
+
+    def cells(self, rows: Integers) -> Cells:
+        """What was found for each of some rows."""
+        joined = b"".join(self._joined)
+        starts, lengths = self._starts[:, rows], self._lengths[:, rows]
+        values = [JoinedColumn(joined, *column) for column in zip(starts, lengths, strict=True)]
+        return Cells(values=values, event_micros=self.micros[rows])
 
 
 @lru_cache(maxsize=256)
 def _query(table: str, moment: str, num_keys: int, num_names: int) -> str:
-    # A computed column has no declared type, for which sqlite3 would call a converter on every cell.
+    """Of each key the names of its features, their values one after the other, their sizes, and the newest moment.
+
+    A row per key: what SQLite hands out cell by cell costs more than reading it.
+    """
     return (
-        f"SELECT entity_key, feature_name, value, CAST(event_ts AS INTEGER), {moment} FROM {quoted(table)} "
+        f"SELECT entity_key, group_concat(feature_name, char({ord(_SEPARATOR)})), "
+        f"CAST(group_concat(value, '') AS BLOB), group_concat(ifnull(length(value), {NO_CELL})), "
+        # A column by itself is of the row with the maximum.
+        f"MAX(CAST(event_ts AS INTEGER)), {moment} FROM {quoted(table)} "
         f"WHERE entity_key IN ({_marks(num_keys)})"
         + (f" AND feature_name IN ({_marks(num_names)})" if num_names else "")
-    )
-
-
-def _repeated(request: CellRequest, places: dict[bytes, int], cells: Cells) -> Cells:
-    """Answers to keys that were asked for more than once, each time."""
-    if len(places) == len(request.keys):
-        return cells
-    rows = [places[key] for key in request.keys]
-    return Cells(
-        values=[[values[row] for row in rows] for values in cells.values], event_micros=cells.event_micros[rows]
+        + " GROUP BY entity_key"
     )
 
 

@@ -77,7 +77,7 @@ def feast_serve(corpus: Corpus, log: Path) -> Iterator[int]:
     Raises:
         RuntimeError: It did not answer in time.
     """
-    port, repo = free_port(), corpus.run / "feature_repo"
+    port, repo = free_port(), corpus.repo
     command = [sys.executable, "-c", _SERVE, "--chdir", str(repo), "serve", "--host", HOST, "--port", str(port)]
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **corpus.settings})
@@ -113,7 +113,7 @@ def _feast_body(corpus: Corpus, number: int, count: int, *, with_user: bool) -> 
     if with_user:
         entities[join_key("user")] = [int(corpus.users[number])] * count
         return {"feature_service": corpus.manifest.services.ranking, "entities": entities, "full_feature_names": True}
-    services = references_by_service(open_store(corpus.run / "feature_repo"), corpus.manifest.services)
+    services = references_by_service(open_store(corpus.repo), corpus.manifest.services)
     references = services[corpus.manifest.services.ranking]["pin"]
     return {"features": list(references), "entities": entities, "full_feature_names": True}
 

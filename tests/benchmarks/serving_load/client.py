@@ -156,7 +156,7 @@ class _Load:
 
     @property
     def total(self) -> int:
-        return int(self.plan.rate * self.plan.seconds)
+        return max(1, int(self.plan.rate * self.plan.seconds))
 
     async def connection(self) -> None:
         """Take the next request that is due, as long as there are any."""

@@ -11,17 +11,23 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from feature_repo.contract import RepoManifest, activity_view, join_key
-from feature_repo.layout import open_store
+from feature_repo.layout import apply, create_repo, open_store
 from feature_repo.release.files import RELEASES
 from feature_repo.release.manifest import ReleaseManifest, load_manifest
 from feature_repo.versions import Catalogue
 from tests.benchmarks.serving_load.made_run import NOW, SURFACE, Size, make_run
 from tests.feature_repo.stores.servers import HOST, running
+from trainers.data.prepare import daily_views, materialize, static_views
+from trainers.progress import SILENT
 
 Keys = npt.NDArray[np.int64]
 
+REDIS = "redis"
 KEYS = 5000
 """Users and Pins that are asked about."""
 
@@ -40,6 +46,8 @@ class Corpus:
     surface: str
     settings: Mapping[str, str] = field(default_factory=dict)
     """Environment of the server."""
+    repo: Path
+    """Feature repo that is read."""
 
     @property
     def release_dir(self) -> Path:
@@ -54,13 +62,14 @@ def made_corpus(folder: Path, size: Size) -> Iterator[Corpus]:
         connection = f"{HOST}:{port}"
         os.environ["REDIS_CONNECTION"] = connection
         run = folder / "made"
-        (release, *_) = make_run(run, size, "redis")
+        (release, *_) = make_run(run, size, REDIS)
         random = np.random.default_rng(2)
         yield Corpus(
             name="made",
             run=run,
             manifest=load_manifest(run / RELEASES / release),
-            store="redis",
+            store=REDIS,
+            repo=run / "feature_repo",
             users=random.integers(size.users, size=KEYS),
             pins=random.choice(size.pins, min(KEYS, size.pins), replace=False),
             surface=SURFACE,
@@ -68,8 +77,14 @@ def made_corpus(folder: Path, size: Size) -> Iterator[Corpus]:
         )
 
 
-def trained_corpus(run: Path) -> Corpus:
-    """A finished run, as it is.
+@contextlib.contextmanager
+def trained_corpus(run: Path, folder: Path, store: str = REDIS) -> Iterator[Corpus]:
+    """A finished run's live release.
+
+    Args:
+        folder: For a copy of the feature repo, where its online store is replaced.
+        store: `redis` puts the run's features into a Redis-compatible server that lives as long as this; `own` leaves
+            them in the online store that the run has.
 
     Raises:
         SystemExit: No release of it is live.
@@ -79,27 +94,58 @@ def trained_corpus(run: Path) -> Corpus:
         raise SystemExit(f"--run must have a live release (got {run}, which has none)")
     manifest = load_manifest(run / RELEASES / live)
     random = np.random.default_rng(2)
-    return Corpus(
-        name=RepoManifest.load(run / "feature_repo" / "data").dataset,
-        run=run.resolve(),
-        manifest=manifest,
-        store="sqlite" if "sqlite" in type(_online(run)).__module__ else "redis",
-        users=random.choice(_newest_keys(run, "user"), KEYS),
-        pins=random.choice(_newest_keys(run, "pin"), KEYS),
-        surface=_busiest(manifest),
-    )
+    with _online(run, folder / f"{run.name}-redis", store) as (name, repo, settings):
+        yield Corpus(
+            name=RepoManifest.load(run / "feature_repo" / "data").dataset,
+            run=run.resolve(),
+            manifest=manifest,
+            store=name,
+            repo=repo,
+            users=random.choice(_newest_keys(repo, "user"), KEYS),
+            pins=random.choice(_newest_keys(repo, "pin"), KEYS),
+            surface=_busiest(manifest),
+            settings=settings,
+        )
 
 
-def _online(run: Path) -> object:
-    return open_store(run / "feature_repo")._get_provider().online_store
+@contextlib.contextmanager
+def _online(run: Path, folder: Path, store: str) -> Iterator[tuple[str, Path, dict[str, str]]]:
+    """Kind of the online store, feature repo, and settings of a server that reads from it."""
+    own = (run / "feature_repo").resolve()
+    if store != REDIS:
+        kind = type(open_store(own)._get_provider().online_store).__module__
+        yield "sqlite" if "sqlite" in kind else REDIS, own, {}
+        return
+    with running(folder / "server") as port:
+        connection = f"{HOST}:{port}"
+        os.environ["REDIS_CONNECTION"] = connection
+        repo = folder / "feature_repo"
+        create_repo(repo, RepoManifest.load(own / "data"), REDIS)
+        (repo / "data" / "offline").symlink_to(own / "data" / "offline")
+        apply(repo)
+        _materialize(repo)
+        # The catalogue lies in the run's own repo, so the live release is named.
+        release = run.resolve() / RELEASES / str(Catalogue.of_repo(own).pointers().live)
+        settings = {"HEADWATER_REPO_DIR": str(repo), "HEADWATER_RELEASE_DIR": str(release)}
+        yield REDIS, repo, {**settings, "REDIS_CONNECTION": connection}
 
 
-def _newest_keys(run: Path, entity: str) -> Keys:
-    import pyarrow.parquet as pq
+def _materialize(repo: Path) -> None:
+    """Put the newest rows online, as a run does."""
+    manifest = RepoManifest.load(repo / "data")
+    daily, static = daily_views(manifest.embeddings), static_views(manifest)
+    newest = pc.max(_newest_snapshot(repo, "user")["event_timestamp"]).as_py()
+    materialize(open_store(repo), daily, static, newest, SILENT)
 
-    files = (run / "feature_repo" / "data" / "offline" / activity_view(entity)).glob("*.parquet")
-    found: Keys = pq.read_table(max(files), columns=[join_key(entity)])[join_key(entity)].to_numpy()
+
+def _newest_keys(repo: Path, entity: str) -> Keys:
+    found: Keys = _newest_snapshot(repo, entity)[join_key(entity)].to_numpy()
     return found
+
+
+def _newest_snapshot(repo: Path, entity: str) -> pa.Table:
+    files = (repo / "data" / "offline" / activity_view(entity)).glob("*.parquet")
+    return pq.read_table(max(files), columns=[join_key(entity), "event_timestamp"])
 
 
 def _busiest(manifest: ReleaseManifest) -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -159,7 +161,9 @@ def _put_online(repo: Path, spaces: list[Space], size: Size) -> None:
         file = repo / "data" / "offline" / view / f"date={stamp:%Y-%m-%d}.parquet"
         file.parent.mkdir(parents=True)
         pq.write_table(table, file)
-        store.materialize(stamp - timedelta(hours=1), NOW, [view])
+        # Feast prints a line and a bar per view.
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            store.materialize(stamp - timedelta(hours=1), NOW, [view])
 
 
 def _keyed(entity: str, count: int, columns: Mapping[str, Any], stamp: datetime) -> pa.Table:

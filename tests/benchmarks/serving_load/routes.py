@@ -31,8 +31,10 @@ class RouteLoad:
 
     rate: float = 100.0
     """Requests a second; where a route does not keep it up, the highest that it does."""
-    requests: int = 12_500
-    """Requests of the measurement at that rate; a lower rate takes as long."""
+    requests: int = 100_000
+    """Requests of `/v1/recommend` at that rate; a lower rate takes as long."""
+    other_requests: int = 12_500
+    """Those of the other routes."""
     step_seconds: float = 5.0
     """Length of each measurement on the way to the highest rate."""
     workers: int = 2
@@ -60,7 +62,7 @@ class Bench:
 
 def measure_routes(corpus: Corpus, load: RouteLoad, bench: Bench) -> list[ResultRow]:
     """A row per route; what the journal holds already is not measured again."""
-    subject = subject_of(corpus.name, corpus.manifest.release, load)
+    subject = subject_of(corpus.name, f"{corpus.manifest.release} {corpus.store}", load)
     with _asked_server(corpus, load, bench, [*subject, "rates"]) as server:
         rates = {
             route: bench.journal.once([*subject, "rates", route], lambda route=route: _at_rates(server, route))
@@ -127,7 +129,8 @@ def _at_rates(asked: _Asked | None, route: str) -> dict[str, Any]:
     else:
         highest = highest_rate(at, how.rate / 16, most=how.rate / STEP)
         rate = highest or how.rate / 16
-    first = load.at(rate, how.requests / how.rate, requests)
+    count = how.requests if route == RECOMMEND else how.other_requests
+    first = load.at(rate, count / how.rate, requests)
     peak_mb = max(held.resident_mb for held in asked.server.held().values())
     return {"first": asdict(first), "highest": highest, "peak_mb": round(peak_mb, 1)}
 
