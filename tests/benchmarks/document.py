@@ -17,6 +17,7 @@ from tests.benchmarks.collect import STEP, TESTS
 from tests.benchmarks.feast_client import FEAST_CLIENT
 from tests.benchmarks.figures import tables
 from tests.benchmarks.figures.experiment_tables import experiment_sections
+from tests.benchmarks.figures.push_tables import PUSH, push_sections
 from tests.benchmarks.figures.results import ResultRow, Results, load
 from tests.benchmarks.figures.serving_tables import PROMOTE, ROUTES, serving_sections
 from tests.benchmarks.figures.store_tables import TITLES, store_sections
@@ -51,6 +52,7 @@ def benchmarks_text(results: Results) -> str:
             *_client(results),
             *_stores(results),
             *serving_sections(results.named(PROMOTE), [row for name in ROUTES for row in results.named(name)]),
+            *push_sections(results.named(PUSH)),
             *_tests(results),
         ]
     )

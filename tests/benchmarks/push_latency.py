@@ -1,52 +1,80 @@
-"""How long one push takes: by HTTP, inside the command, and by the command with its start, on a run of one's own.
+"""How long one push takes until it is written online and offline: `make bench-push_latency ARGS="--run runs/demo"`.
 
-    python -m tests.benchmarks.push_latency --run runs/demo --calls 200
-
-New users with one attribute are pushed into every embedding version in use. The run keeps them: take a copy.
+By HTTP, inside the command, and by the command with its start: new users with one attribute, one after the other, into
+every embedding version in use. A copy of the run takes them.
 """
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import os
+import platform
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
 from feature_repo.contract import AttributeField, RepoManifest, attributes_view
+from tests.benchmarks.figures.push_tables import BY_HTTP, PUSH
+from tests.benchmarks.figures.results import RESULTS, ResultRow, check_finished, write_rows
+from tests.feature_repo.stores.servers import free_port
 from trainers.life.home import Home
 from trainers.life.push import prepare, push_file
 from trainers.life.push_rows import row_file
 from trainers.progress import SILENT
+from trainers.run_config import available_threads
 
 FIRST_KEY = 10**12
-PORT = 18_431
+READY_WITHIN_S = 120.0
 
 
-def main() -> None:
-    """Print p50, p99 and the first call of each way, in milliseconds."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--calls", type=int, default=200)
-    parser.add_argument("--starts", type=int, default=5)
-    given = parser.parse_args()
-    home = Home.of_run(given.run)
+def measure(run: Path, *, calls: int, starts: int, commit: str) -> list[ResultRow]:
+    """A row for each way: the median, the 99th percentile and the first call, which loads what later ones use.
+
+    Args:
+        run: Run that keeps the pushed rows.
+        calls: Pushes of each way but the last, after a first one.
+        starts: Pushes by a command of their own, after a first one; 0 leaves that way out.
+    """
+    home = Home.of_run(run)
     prepare(home, (), SILENT)
     attribute = _attribute(home.manifest())
-    figures: dict[str, Any] = {"load_average": os.getloadavg()[0]}
-    figures |= {"http": _by_http(given.run, attribute, given.calls)}
-    figures |= {"in_command": _in_command(home, attribute, given.calls)}
-    figures |= {"command": _by_command(given.run, attribute, given.starts)}
-    print(json.dumps(figures, indent=1))
+    ways: dict[str, Callable[[], list[float]]] = {
+        BY_HTTP: lambda: _by_http(run, attribute, calls),
+        "inside headwater push": lambda: _in_command(home, attribute, calls),
+    }
+    if starts:
+        ways["headwater push, with its start"] = lambda: _by_command(run, attribute, starts)
+    versions = home.manifest().embeddings
+    common = {"dataset": home.manifest().dataset, "versions": len(versions), "dim": max(each.dim for each in versions)}
+    rows = []
+    for way, times in ways.items():
+        load_before = os.getloadavg()[0]
+        rows.append(_row({**common, "way": way, "load_average": round(load_before, 1)}, times(), commit))
+    return rows
+
+
+def _row(params: dict[str, str | int | float], taken_ms: list[float], commit: str) -> ResultRow:
+    p50, p99 = np.percentile(taken_ms[1:], [50, 99])
+    return ResultRow(
+        name=PUSH,
+        params={**params, "first_ms": round(taken_ms[0], 1), "p99_ms": round(float(p99), 1)},
+        unit="ms",
+        ours=round(float(p50), 1),
+        spread=round(max(taken_ms[1:]) - min(taken_ms[1:]), 1),
+        n=len(taken_ms) - 1,
+        machine=f"{platform.machine()}, {available_threads()} threads, Python {platform.python_version()}",
+        commit=commit,
+    )
 
 
 def _attribute(manifest: RepoManifest) -> dict[str, Any]:
@@ -58,25 +86,24 @@ def _attribute(manifest: RepoManifest) -> dict[str, Any]:
     return {field.name: [one] if field.kind == "multi_valued" else one}
 
 
-def _timed(call: Callable[[int], None], number: int, first_key: int) -> dict[str, float]:
-    """Milliseconds of so many calls, the first one apart."""
+def _timed(call: Callable[[int], None], number: int, first_key: int) -> list[float]:
+    """Milliseconds of a first call and of so many more."""
     taken = []
     for position in range(number + 1):
         started = time.perf_counter()
         call(first_key + position)
         taken.append(1000 * (time.perf_counter() - started))
-    p50, p99 = np.percentile(taken[1:], [50, 99])
-    return {"calls": number, "p50_ms": round(p50, 1), "p99_ms": round(p99, 1), "first_ms": round(taken[0], 1)}
+    return taken
 
 
-def _by_http(run: Path, attribute: dict[str, Any], number: int) -> dict[str, float]:
-    token = secrets.token_urlsafe(32)
+def _by_http(run: Path, attribute: dict[str, Any], number: int) -> list[float]:
+    token, port = secrets.token_urlsafe(32), free_port()
     environment = os.environ | {"HEADWATER_RUN": str(run), "HEADWATER_TOKEN": token, "HEADWATER_THREADS": "1"}
-    command = [sys.executable, "-m", "uvicorn", "--factory", "serving.app:create_app", "--port", str(PORT)]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "serving.app:create_app", "--port", str(port)]
     with subprocess.Popen([*command, "--log-level", "error"], env=environment) as server:
         try:
-            _wait()
-            connection = http.client.HTTPConnection("127.0.0.1", PORT)
+            _wait(port)
+            connection = http.client.HTTPConnection("127.0.0.1", port)
 
             def push(key: int) -> None:
                 body = json.dumps({"entity": "user", "rows": [{"id": key, "attributes": attribute}]})
@@ -91,21 +118,21 @@ def _by_http(run: Path, attribute: dict[str, Any], number: int) -> dict[str, flo
             server.terminate()
 
 
-def _wait() -> None:
-    deadline = time.monotonic() + 120.0
+def _wait(port: int) -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < deadline:
         try:
-            connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=5)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
             connection.request("GET", "/readyz")
             if connection.getresponse().status == http.client.OK:
                 return
         except OSError:
             pass
         time.sleep(0.2)
-    raise TimeoutError(f"the server must be ready on port {PORT} within two minutes")
+    raise TimeoutError(f"the server must be ready within {READY_WITHIN_S:g} s (port {port}); see its lines above")
 
 
-def _in_command(home: Home, attribute: dict[str, Any], number: int) -> dict[str, float]:
+def _in_command(home: Home, attribute: dict[str, Any], number: int) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
 
         def push(key: int) -> None:
@@ -116,7 +143,7 @@ def _in_command(home: Home, attribute: dict[str, Any], number: int) -> dict[str,
         return _timed(push, number, FIRST_KEY + 10**6)
 
 
-def _by_command(run: Path, attribute: dict[str, Any], number: int) -> dict[str, float]:
+def _by_command(run: Path, attribute: dict[str, Any], number: int) -> list[float]:
     def push(key: int) -> None:
         line = json.dumps({"user_id": key} | attribute) + "\n"
         command = [sys.executable, "-m", "trainers.cli", "push", "--run", str(run), "--entity", "user", "--file", "-"]
@@ -125,5 +152,23 @@ def _by_command(run: Path, attribute: dict[str, Any], number: int) -> dict[str, 
     return _timed(push, number, FIRST_KEY + 2 * 10**6)
 
 
+def main(
+    run: Annotated[Path, typer.Option(help="Finished run; a copy of it takes the rows.")] = Path("runs/demo"),
+    calls: Annotated[int, typer.Option(help="Pushes by HTTP, and inside the command.", min=2)] = 200,
+    starts: Annotated[int, typer.Option(help="Pushes by a command each; 0 leaves them out.", min=0)] = 5,
+    out: Annotated[Path, typer.Option(help="Folder of push_latency.json.")] = RESULTS,
+) -> None:
+    """Measure pushes and write tests/benchmarks/results/push_latency.json."""
+    from trainers.evaluation.step import commit
+
+    check_finished(run)
+    with tempfile.TemporaryDirectory(prefix="bench_push_") as folder:
+        copy = Path(shutil.copytree(run, Path(folder) / "run", symlinks=True))
+        rows = measure(copy, calls=calls, starts=starts, commit=commit() or "unknown")
+    for row in rows:
+        typer.echo(f"{row.params['way']}: p50 {row.ours} ms, p99 {row.params['p99_ms']} ms, n {row.n}")
+    typer.echo(f"wrote {write_rows(PUSH, rows, out)}")
+
+
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from feature_repo.versions import Catalogue, VersionRecord
+from feature_repo.versions import Catalogue, VersionRecord, VersionState
 from tests.upstream import worlds
-from trainers.life.day_training import compatibility, compatible_with
+from trainers.life.day_training import compatibility
 from trainers.life.home import Home
+from trainers.life.older_version import compatible_with, learned_from, no_second_walk
 from trainers.progress import SILENT
 from trainers.upstream.trainer import UpstreamTrainer
 
@@ -45,3 +46,23 @@ def test_continuation_of_a_compatible_version_takes_up_its_checkpoint(tmp_path: 
         assert trainer.load(tmp_path / "checkpoint.safetensors") == {"cutoff": "2024-01-08"}
         assert np.array_equal(trainer.embed("pin", data.examples), refused.embed("pin", data.examples))
     assert compatibility(home, version(1)) is None
+
+
+def test_compatible_version_learns_from_the_older_one_until_that_is_given_up(tmp_path: Path) -> None:
+    second = version(2, parents=("ctr_v1",), alignment="backward_compatible")
+    home = home_with(tmp_path, version(1), second)
+    author = {"who": "a@b", "why": "a test"}
+    move = home.catalogue.move_version
+    assert learned_from(home, second) is None
+    move("ctr_v1", VersionState.BACKFILLING, expected=VersionState.TRAINING, **author)
+    home.catalogue.update_version("ctr_v1", space_id="a" * 12, **author)
+    move("ctr_v1", VersionState.CANDIDATE, expected=VersionState.BACKFILLING, **author)
+    older = learned_from(home, second)
+    assert older is not None
+    assert older.key == "ctr_v1"
+    home.catalogue.retire_version("ctr_v1", **author)
+    assert learned_from(home, second) is None
+    assert no_second_walk(home, second) is None
+    home.catalogue.mark_pruned("version ctr_v1", **author)
+    assert learned_from(home, second) is None
+    assert no_second_walk(home, second) == "learned from the pruned ctr_v1"

@@ -17,9 +17,10 @@ from feature_repo.versions import VersionRecord
 from trainers.data.leak_gate import check_days_for_leaks
 from trainers.life.home import Home, embedding_version
 from trainers.life.new_version import plan_of
+from trainers.life.older_version import no_second_walk
 from trainers.life.operators import operator
 from trainers.life.recording import record_days
-from trainers.life.refreshed import REFRESHED_STATES, is_continuation
+from trainers.life.refreshed import REFRESHED_STATES
 from trainers.life.walked_days import embed_days, walk_days
 from trainers.progress import Progress
 from trainers.run_lock import run_lock
@@ -100,11 +101,11 @@ def missing_days(home: Home, record: VersionRecord, first: date, last: date) -> 
     Raises:
         ValueError: Some cannot be made; the text says which can.
     """
-    if record.state not in REFRESHED_STATES or is_continuation(record):
-        why = f"it goes on from {record.parents[0]}" if is_continuation(record) else f"it is {record.state}"
+    why = f"is {record.state}" if record.state not in REFRESHED_STATES else no_second_walk(home, record)
+    if why is not None:
         raise ValueError(
-            f"--version must name a version that is {', '.join(REFRESHED_STATES)} and was trained from the beginning "
-            f"(got {record.key}: {why}); backfill another, or create one with `headwater version create`"
+            f"--version must name a version that is {', '.join(REFRESHED_STATES)} and can be trained again from the "
+            f"beginning (got {record.key}: it {why}); backfill another, or create one with `headwater version create`"
         )
     days = home.catalogue.days(record.key)
     visible = [day.cutoff for day in days if day.state == "visible"]

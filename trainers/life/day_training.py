@@ -26,6 +26,7 @@ from trainers.data.older_vectors import older_vectors
 from trainers.data.upstream_data import RowIndex, UpstreamSpecs, domain_columns, encode_rows, row_index
 from trainers.forked import map_forked
 from trainers.life.home import INPUTS_FILE, Home, embedding_version, upstream_recipe
+from trainers.life.older_version import compatible_with, learned_from
 from trainers.life.refreshed import is_continuation
 from trainers.progress import Progress
 from trainers.torch_setup import set_up_torch
@@ -144,19 +145,12 @@ def id_of(specs: UpstreamSpecs) -> str:
 
 
 def _older(home: Home, record: VersionRecord, index: RowIndex, rows: Keys, progress: Progress) -> dict[str, Any]:
-    """Vectors of the version that this one stays compatible with, while that one still has vectors of its own."""
-    older = compatible_with(home, record)
-    if older is None or older.served_through is not None:
+    """Vectors of the version that this one stays compatible with, while there are new ones."""
+    older = learned_from(home, record)
+    if older is None:
         return {}
     store = open_store(home.repo_dir)
     return dict(older_vectors(store, index.frame.take(rows), embedding_version(older), progress))
-
-
-def compatible_with(home: Home, record: VersionRecord) -> VersionRecord | None:
-    """The version that a version keeps a map to; none where it keeps none."""
-    if record.alignment != "backward_compatible":
-        return None
-    return home.catalogue.version(record.parents[0])
 
 
 def compatibility(home: Home, record: VersionRecord) -> Compatibility | None:

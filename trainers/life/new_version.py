@@ -20,8 +20,8 @@ from trainers.data.prepare import daily_views, materialize
 from trainers.data.upstream_data import UpstreamSpecs, upstream_specs
 from trainers.life.artifacts import version_artifacts
 from trainers.life.day_check import backward_file, published_figures
-from trainers.life.day_training import compatible_with
 from trainers.life.home import INPUTS_FILE, Home, embedding_version, upstream_recipe
+from trainers.life.older_version import compatible_with
 from trainers.life.operators import operator
 from trainers.life.recording import record_days
 from trainers.life.registration import register

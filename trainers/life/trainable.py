@@ -14,7 +14,8 @@ from feature_repo.release.manifest import Services
 from feature_repo.versions import DayRecord, VersionRecord, VersionState, WrongStateError, version_subject
 from trainers.data.manifest import embedding_versions
 from trainers.life.home import Home, embedding_version
-from trainers.life.refreshed import REFRESHED_STATES, is_continuation
+from trainers.life.older_version import no_second_walk
+from trainers.life.refreshed import REFRESHED_STATES
 from trainers.markers import read_marker
 from trainers.upstream_steps import embedded_cutoffs
 
@@ -124,19 +125,20 @@ def _days(home: Home, record: VersionRecord, needed: Sequence[datetime]) -> tupl
         raise NotTrainableError(
             f"{version_subject(record.key)} must have a visible day for each from {needed[0]:%Y-%m-%d} to "
             f"{needed[-1]:%Y-%m-%d}, which the run's models are trained and judged on (it lacks {_listed(missing)}); "
-            f"{_remedy(home.run, record, missing, sorted(visible))}"
+            f"{_remedy(home, record, missing, sorted(visible))}"
         )
     return tuple(visible[cutoff] for cutoff in needed)
 
 
-def _remedy(run: Path, record: VersionRecord, missing: Sequence[datetime], visible: Sequence[datetime]) -> str:
+def _remedy(home: Home, record: VersionRecord, missing: Sequence[datetime], visible: Sequence[datetime]) -> str:
     """What brings the missing days, where anything does."""
-    if visible and not is_continuation(record) and missing[-1] < visible[0]:
+    run, obstacle = home.run, no_second_walk(home, record)
+    if visible and obstacle is None and missing[-1] < visible[0]:
         span = f"--from {missing[0]:%Y-%m-%d} --to {missing[-1]:%Y-%m-%d}"
         return f"`headwater backfill --run {run} --version {record.key} {span}` makes them"
     if visible and missing[0] > visible[-1]:
         return f"`headwater refresh --run {run} --as-of {missing[-1]:%Y-%m-%d}` makes them"
-    why = f"it goes on from {record.parents[0]} and has" if is_continuation(record) else "it cannot get"
+    why = f"it {obstacle} and has" if obstacle is not None else "it cannot get"
     create = f"`headwater version create --run {run} --model {record.model} --from-scratch`"
     return f"{why} no such days, so train another: {create}"
 

@@ -19,8 +19,9 @@ from trainers.data.active_entities import ActiveEntities, EntityFiles
 from trainers.data.older_vectors import older_vectors
 from trainers.data.upstream_data import UpstreamSpecs, read_rows
 from trainers.forked import map_forked
-from trainers.life.day_training import compatibility, compatible_with
+from trainers.life.day_training import compatibility
 from trainers.life.home import INPUTS_FILE, Home, embedding_version, upstream_recipe
+from trainers.life.older_version import compatible_with
 from trainers.progress import Progress
 from trainers.torch_setup import set_up_torch
 from trainers.upstream.trainer import UpstreamTrainer

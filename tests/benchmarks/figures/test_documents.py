@@ -13,6 +13,7 @@ from tests.benchmarks.document import benchmarks_text, readme_text
 from tests.benchmarks.feast_client import FEAST_CLIENT
 from tests.benchmarks.figures import tables
 from tests.benchmarks.figures.experiment_tables import keep_experiments
+from tests.benchmarks.figures.push_tables import PUSH
 from tests.benchmarks.figures.results import ResultRow, Results, check_finished, load, write_rows
 from tests.report.conftest import fake_report
 
@@ -110,6 +111,15 @@ def test_known_datasets_are_attributed_with_source_licence_and_changes(dataset: 
     assert "](https://" in text
     assert ("CC BY-SA 4.0" in text) or ("CC0" in text)
     assert "Changed:" in text
+
+
+def test_benchmarks_say_whether_a_push_takes_a_second_at_most() -> None:
+    params = {"way": "POST /v1/push", "dataset": "invented", "versions": 2, "dim": 16, "load_average": 1.2}
+    quick = row(PUSH, params={**params, "first_ms": 1500.0, "p99_ms": 1000.0}, stock=None, ours=200.4)
+    slow = row(PUSH, params={**params, "first_ms": 1500.0, "p99_ms": 1000.1}, stock=None, ours=200.4)
+    line = "| `POST /v1/push` | invented | 2 × 16 | 7 | 200 | 1,000 | 1,500 | 1.2 | p99 ≤ 1 s: "
+    assert line + "met |" in benchmarks_text(Results(rows=(quick,)))
+    assert line + "**missed** |" in benchmarks_text(Results(rows=(slow,)))
 
 
 def test_benchmarks_without_figures_have_no_empty_section() -> None:

@@ -58,6 +58,7 @@ LIVE, CANDIDATE, ROWS, PARTS = "LIVE", "CANDIDATE", "ROWS", "PARTS"
 """Stand for the live release, the candidate, a file of users, known ones and a new one, and parts of a release."""
 PROMOTE = ("release", "promote", CANDIDATE, "--why", "v2")
 RETIRE = ("release", "retire", LIVE, "ctr_v1", "--why", "old")
+PRUNE = ("release", "prune", "--why", "old")
 REFRESH = ("refresh", "--as-of", "2024-01-08", "--quiet")
 PUSH = ("push", "--entity", "user", "--file", ROWS, "--version", "ctr_v1", "-q")
 BY_FEAST = ("push by feast", "user", "ctr_v1", "3", "7")
@@ -67,6 +68,7 @@ CASES = {
     "push": Case(PUSH, 15),
     "push by feast": Case(BY_FEAST, 2, appends=True),
     "refresh": Case(REFRESH, 100),
+    "refresh after the older version": Case(REFRESH, 150, (PROMOTE, RETIRE, PRUNE)),
     "refresh after a push": Case(REFRESH, 80, (PUSH,)),
     "catch up": Case(("refresh", "--as-of", "2024-01-10", "--quiet"), 350),
     "refresh as new version": Case((*REFRESH, "--as-new-version"), 120, refused=REFRESH),
@@ -80,7 +82,7 @@ CASES = {
     "rollback": Case(("release", "rollback", "--why", "worse"), 3, (PROMOTE,)),
     "shadow": Case(("release", "shadow", CANDIDATE, "--share", "0.5", "--why", "try"), 3),
     "retire": Case(RETIRE, 3, (PROMOTE,)),
-    "prune": Case(("release", "prune", "--why", "old"), 12, (PROMOTE, RETIRE)),
+    "prune": Case(PRUNE, 12, (PROMOTE, RETIRE)),
 }
 """Every operation; of those that are done once, one that takes up what another one left."""
 PINNED = ("push", "refresh", "train a release", "promote")

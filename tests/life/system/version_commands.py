@@ -66,7 +66,9 @@ def backfill(now: Situation) -> Iterator[Command]:
     visible = [day for day in plain.days if day["state"] == "visible"]
     first = {day["key"]: day["cutoff"].date() for day in reversed(visible)}
     continued = [each.key for each in plain.seen.versions.values() if each.parents and each.alignment in ALIGNED]
-    able = [key for key in refreshed(plain) if key not in continued and first[key] > FIRST.date() + DAY]
+    pruned = {key for key, each in plain.seen.versions.items() if each.state == "pruned"}
+    bereft = [key for key, each in plain.seen.versions.items() if pruned & {*each.parents}]
+    able = [key for key in refreshed(plain) if key not in {*continued, *bereft} and first[key] > FIRST.date() + DAY]
     if able:
         key = now.random.choice(sorted(able))
         when = (first[key] - DAY).isoformat()
