@@ -34,7 +34,7 @@ from trainers.progress import SILENT
 from trainers.run_config import available_threads
 
 FIRST_KEY = 10**12
-READY_WITHIN_S = 120.0
+READY_WITHIN_S = 600.0
 
 
 def measure(run: Path, *, calls: int, starts: int, commit: str) -> list[ResultRow]:

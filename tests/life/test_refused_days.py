@@ -48,7 +48,7 @@ def test_refused_day_stays_invisible_and_the_day_before_stays(home_and_shop: tup
     with pytest.raises(GateFailedError) as refused:
         refresh(home, date(2024, 1, 9), SILENT)
     text = str(refused.value)
-    assert "ctr_v1 and cvr_v1 of 2024-01-09 stays invisible, the day before stays live" in text
+    assert "2024-01-09 of ctr_v1 and cvr_v1 stays invisible, the day before stays live" in text
     assert "ctr_v1 cosine_median_user must be at least 1.5 (got " in text
     assert "--as-new-version" in text
     for key in ("ctr_v1", "cvr_v1"):
@@ -66,7 +66,7 @@ def test_command_ends_with_1_when_a_gate_fails(
     shop.show(8)
     monkeypatch.setattr(gate_recipes, "tiny", lambda: IMPOSSIBLE)
     result = headwater("refresh", "--run", home.run, "--as-of", "2024-01-09", "--quiet", code=1)
-    assert result.stderr.splitlines()[-1].startswith("error: ctr_v1 and cvr_v1 of 2024-01-09 stays invisible")
+    assert result.stderr.splitlines()[-1].startswith("error: 2024-01-09 of ctr_v1 and cvr_v1 stays invisible")
 
 
 def test_refused_day_is_judged_again_without_training_again(home_and_shop: tuple[Home, Shop]) -> None:

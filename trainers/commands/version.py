@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trainers.commands import version_show
 from trainers.commands.exits import EPILOG, exit_codes
 from trainers.commands.invocation import resume_line
 from trainers.commands.listing import ListedCommands
@@ -44,7 +45,7 @@ def add_command(app: typer.Typer) -> None:
     """Add `version` with its commands, and `backfill`."""
     group = typer.Typer(
         cls=ListedCommands,
-        help="Make embedding versions and feed them.",
+        help="Make embedding versions, feed them, and show what made them.",
         epilog=EPILOG,
         no_args_is_help=True,
         # Of its own: the program's `version` is the default of the option --version.
@@ -52,6 +53,7 @@ def add_command(app: typer.Typer) -> None:
     )
     group.command("create")(create)
     group.command("feed")(feed)
+    group.command("show")(version_show.show)
     app.add_typer(group, name="version")
     app.command("backfill")(backfill)
 

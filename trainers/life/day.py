@@ -299,4 +299,4 @@ def _refusal(refused: list[Checked], cutoff: datetime) -> GateFailedError:
         for each in refused
         for failure in each.failed
     )
-    return GateFailedError(f"{keys} of {cutoff:%Y-%m-%d}", failed)
+    return GateFailedError(f"{cutoff:%Y-%m-%d} of {keys}", failed)

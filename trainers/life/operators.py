@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trainers.run_config import RUN_FILE
 
 if TYPE_CHECKING:
-    from feature_repo.versions import Catalogue
+    from feature_repo.versions import Catalogue, Transition
 
 REPO = "feature_repo"
 
@@ -27,8 +27,14 @@ def is_operator(who: str) -> bool:
 
 def is_repeated(catalogue: Catalogue, subject: str, after: str, *, who: str, why: str) -> bool:
     """Whether a subject was brought into a state by the same person for the same reason: a step that is repeated."""
+    last = last_move(catalogue, subject)
+    return last is not None and (last.after, last.who, last.why) == (after, who, why)
+
+
+def last_move(catalogue: Catalogue, subject: str) -> Transition | None:
+    """The transition that brought a subject into its state."""
     moves = [each for each in catalogue.transitions(subject) if each.before != each.after]
-    return bool(moves) and (moves[-1].after, moves[-1].who, moves[-1].why) == (after, who, why)
+    return moves[-1] if moves else None
 
 
 def open_catalogue(run: Path) -> Catalogue:

@@ -10,13 +10,12 @@ from feature_repo.versions import (
     Catalogue,
     InUseError,
     ReleaseState,
-    VersionState,
     WrongStateError,
     release_subject,
     version_subject,
 )
 from trainers.life.consumers import record_consumers
-from trainers.life.operators import REPO, is_repeated
+from trainers.life.operators import REPO, is_repeated, last_move
 from trainers.life.prune import subject_of
 
 
@@ -63,7 +62,7 @@ def retire(catalogue: Catalogue, subjects: Sequence[str], *, who: str, why: str)
 
 
 def _check_release(catalogue: Catalogue, name: str) -> None:
-    pointers, state = catalogue.pointers(), catalogue.release(name).state
+    pointers = catalogue.pointers()
     split = pointers.split.release if pointers.split else None
     named = {"live": pointers.live, "shadow": pointers.shadow, "split": split}
     if roles := [role for role, release in named.items() if release == name]:
@@ -71,11 +70,11 @@ def _check_release(catalogue: Catalogue, name: str) -> None:
             f"release {name} must be neither live nor the shadow nor in a split (it is {', '.join(roles)}); "
             "change that first"
         )
-    _check_state(release_subject(name), state)
+    _check_state(catalogue, release_subject(name), catalogue.release(name).state)
 
 
 def _check_version(catalogue: Catalogue, key: str, subjects: Sequence[str]) -> None:
-    _check_state(version_subject(key), catalogue.version(key).state)
+    _check_state(catalogue, version_subject(key), catalogue.version(key).state)
     if others := [each for each in catalogue.consumers(key) if f"{each.kind} {each.name}" not in subjects]:
         listed = "; ".join(map(str, others))
         raise InUseError(
@@ -85,6 +84,11 @@ def _check_version(catalogue: Catalogue, key: str, subjects: Sequence[str]) -> N
         )
 
 
-def _check_state(subject: str, state: ReleaseState | VersionState) -> None:
+def _check_state(catalogue: Catalogue, subject: str, state: str) -> None:
     if state in ("retired", "pruned"):
-        raise WrongStateError(f"{subject} must not be retired yet (it is {state}); `headwater release prune` is next")
+        last = last_move(catalogue, subject)
+        told = (
+            f": {last.who} made it so at {last.at.isoformat(timespec='seconds')} because {last.why!r}" if last else ""
+        )
+        remedy = "`headwater release prune` is next" if state == "retired" else "nothing is left of it to give up"
+        raise WrongStateError(f"{subject} must not be retired yet (it is {state}{told}); {remedy}", last)

@@ -152,7 +152,9 @@ def test_retire_and_prune_delete_a_version_that_nothing_reads(run: Path, catalog
     release("promote", run, "tiny-2")
     release("retire", run, "tiny-1", "--why", "old")
     assert release("retire", run, "ctr_v1").stdout.startswith("version ctr_v1 is retired; `headwater release prune`")
-    assert "must not be retired yet (it is retired)" in refusal("retire", run, "ctr_v1", "--why", "another reason")
+    told = refusal("retire", run, "ctr_v1", "--why", "another reason")
+    assert f"must not be retired yet (it is retired: {ME} made it so at 20" in told
+    assert "because 'given up'); `headwater release prune` is next" in told
     plan = release("prune", run, "--dry-run").stdout
     assert "version ctr_v1: would delete 30 B" in plan
     assert "  view user_embedding_ctr_v1 and its online rows" in plan
@@ -163,6 +165,8 @@ def test_retire_and_prune_delete_a_version_that_nothing_reads(run: Path, catalog
     assert not (run / "releases" / "tiny-1").exists()
     assert "nothing is retired" in release("prune", run).stdout
     assert catalogue.version("ctr_v1").state == "pruned"
+    assert "it is pruned" in (told := refusal("retire", run, "ctr_v1"))
+    assert told.rstrip().endswith("nothing is left of it to give up")
 
 
 def test_commands_killed_halfway_are_repeated_as_they_were(run: Path, catalogue: Catalogue) -> None:
