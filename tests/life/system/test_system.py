@@ -68,7 +68,7 @@ CASES = {
     "push": Case(PUSH, 15),
     "push by feast": Case(BY_FEAST, 2, appends=True),
     "refresh": Case(REFRESH, 100),
-    "refresh after the older version": Case(REFRESH, 80, (PROMOTE, RETIRE, PRUNE)),
+    "refresh after the older version": Case(REFRESH, 35, (PROMOTE, RETIRE, PRUNE)),
     "refresh after a push": Case(REFRESH, 80, (PUSH,)),
     "catch up": Case(("refresh", "--as-of", "2024-01-10", "--quiet"), 350),
     "refresh as new version": Case((*REFRESH, "--as-new-version"), 120, refused=REFRESH),
