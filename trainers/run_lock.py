@@ -21,9 +21,12 @@ class RunLockedError(RuntimeError):
 def run_lock(directory: Path) -> Iterator[None]:
     """Hold the run in `directory`; the kernel lets go of it even when the process is killed.
 
+    A directory that this makes and nothing is put into is gone afterwards: what was refused leaves no run behind.
+
     Raises:
         RunLockedError: another process holds it; the message names its pid.
     """
+    is_new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / LOCK_FILE
     with file.open("a+") as handle:
@@ -42,6 +45,9 @@ def run_lock(directory: Path) -> Iterator[None]:
             yield
         finally:
             _HELD.reset(token)
+            if is_new and list(directory.iterdir()) == [file]:
+                file.unlink()
+                directory.rmdir()
 
 
 def held_run() -> Path | None:

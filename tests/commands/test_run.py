@@ -66,10 +66,11 @@ def test_step_command_runs_that_step_and_shows_its_figures() -> None:
     assert "features" not in result.output
 
 
-def test_step_command_names_the_step_that_must_run_first() -> None:
+def test_step_command_names_the_step_that_must_run_first_and_leaves_nothing(tmp_path: Path) -> None:
     result = invoke("train", "--run", "runs/a", code=2)
     assert "step train needs a complete step ingest" in result.stderr
     assert "`headwater ingest --run runs/a`" in result.stderr
+    assert not (tmp_path / "runs" / "a").exists()
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,7 @@ def test_step_command_names_the_step_that_must_run_first() -> None:
         (["--scale", "0"], "scale must be above 0 and finite (got 0.0)"),
         (["--scale", "nan"], "scale must be above 0 and finite (got nan)"),
         (["--threads", "0"], "threads must be at least 1 (got 0)"),
+        (["--recipe", "huge"], "recipe must be one of default, compared, tiny (got 'huge')"),
         (["--path", "nowhere"], "--path must name something that exists (got 'nowhere')"),
         (["--dataset", "my.yaml"], "--dataset must name something that exists (got 'my.yaml')"),
         (["--dataset", ""], "dataset must be a name or a YAML file (got '')"),

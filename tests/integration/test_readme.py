@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.integration.runs import ROOT, SHOP, headwater, without_export
+from tests.integration.runs import ROOT, SHOP, headwater, started, without_export
 
 README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs" / "tutorial.md"
@@ -24,9 +29,9 @@ NOT_RUN_HERE = {
     "make test": "would run this test again",
     "make check": "would run this test again",
     "make bench": "measures for minutes",
-    "make serve": "does not end; the server is tested on the finished run",
-    ".venv/bin/headwater serve": "does not end; the server is tested on the finished run",
-    "curl": "asks a server that is not running here; the same routes are tested on the finished run",
+    "make serve": "does not end; what it starts answers the pages' requests below",
+    ".venv/bin/headwater serve": "does not end; what it starts answers the pages' requests below",
+    "curl": "asks a server, which is started below",
     ".venv/bin/headwater run --dataset kuairand": "needs data that is not in the repository",
     ".venv/bin/headwater run --dataset complete_journey": "minutes, as make demo",
 }
@@ -95,7 +100,7 @@ def test_readme_command_works(checkout: Path, command: str) -> None:
 
 @pytest.mark.slow
 def test_tutorial_works_from_top_to_bottom(fresh: Path) -> None:
-    """Every command in its order; what needs a running server is tested on the finished run."""
+    """Every command in its order; what needs a running server is run below."""
     for command in filter(is_run, commands(TUTORIAL)):
         words = shlex.split(command)
         if words[0] == f"{BIN}headwater":
@@ -107,6 +112,64 @@ def test_tutorial_works_from_top_to_bottom(fresh: Path) -> None:
             assert done.returncode == 0, done.stdout + done.stderr
     for name in ("shop.yaml", "shop_check.html", "tutorial/report.html", "tutorial/report.json"):
         assert (fresh / "runs" / name).stat().st_size > 0, name
+
+
+def serving_commands() -> list[str]:
+    """What starts a server in the pages; of `make serve` the line that it prints before it runs it."""
+    found = []
+    for command in [*commands(), *commands(TUTORIAL)]:
+        if command.startswith("make serve"):
+            done = subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True)
+            found.append(done.stdout.strip().splitlines()[-1])
+        elif command.startswith(f"{BIN}headwater serve"):
+            found.append(command)
+    return found
+
+
+@contextmanager
+def serving(command: str, run: Path, port: int) -> Iterator[None]:
+    """A server started by a command of the pages, on another port and the run that is at hand; ready when entered."""
+    words = shlex.split(re.sub(r"--run \S+", f"--run {run}", re.sub(r"--port \d+", f"--port {port}", command)))
+    process = started(*words[1:])
+    try:
+        for _ in range(600):
+            assert process.poll() is None, process.communicate()[1]
+            if subprocess.run(["curl", "-sf", f"localhost:{port}/readyz"], capture_output=True).returncode == 0:
+                break
+            time.sleep(0.2)
+        yield
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def test_pages_start_servers_alike() -> None:
+    """So that one of them can stand for the others."""
+    lines = serving_commands()
+    assert len(lines) >= 2
+    assert {re.sub(r"runs/\w+", "RUN", line).strip() for line in lines} == {
+        ".venv/bin/headwater serve --run RUN --port 8080"
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the pages ask the server with curl, which is not installed")
+def test_requests_of_the_pages_are_answered(finished_run: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    asked = [command for command in [*commands(), *commands(TUTORIAL)] if command.startswith("curl ")]
+    asked += re.findall(r"^curl .*", README.read_text(), re.MULTILINE)
+    assert len(asked) >= 4
+    # Surfaces are those of the demo and of the shop; a server refuses one that its run does not know.
+    surface = next(iter(json.loads((finished_run / "event_log" / "report.json").read_text())["surfaces"]))
+    with serving(serving_commands()[0], finished_run, port):
+        for command in asked:
+            here = re.sub(r'"surface": "\w+"', f'"surface": "{surface}"', command)
+            words = shlex.split(here.replace("localhost:8080", f"localhost:{port}"))
+            done = subprocess.run([words[0], "--fail", *words[1:]], capture_output=True, text=True)
+            assert done.returncode == 0, command
+            assert {"release", "ranked", "status"} & set(json.loads(done.stdout)), done.stdout
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from trainers.report.embedding_map import Colouring, EmbeddingMap, _colouring, nearest, pca
+from trainers.report.embedding_map import Colouring, EmbeddingMap, _colouring, _unevenness, nearest, pca
 from trainers.report.page import render
 from trainers.report.schema import Report
 
@@ -37,6 +37,12 @@ def test_pca_finds_the_direction_of_most_variance() -> None:
 def test_neighbours_are_others_by_cosine() -> None:
     vectors = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
     assert nearest(vectors) == (((1, 0.6), (2, 0.0)), ((2, 0.8), (0, 0.6)), ((1, 0.8), (0, 0.0)))
+
+
+def test_map_is_coloured_first_by_what_tells_pins_apart() -> None:
+    """Two Pins are alike with a chance of 1/2 where halves differ, and of 10/16 where one of four does."""
+    halves, one = (Colouring(name="kind", values=("a", "b"), groups=groups) for groups in ((0, 0, 1, 1), (0, 1, 1, 1)))
+    assert (_unevenness(halves), _unevenness(one)) == (0.5, 0.625)
 
 
 def test_rare_values_share_a_colour() -> None:

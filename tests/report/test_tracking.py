@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
+from feast import FeatureStore
 
+from tests.data.small_repo import SmallRepo
 from trainers.report import tracking
 from trainers.report.schema import Report
 
@@ -77,3 +82,38 @@ def test_mlflow_keeps_one_run_with_its_lineage(report: Report, tmp_path: Path, m
     assert run.data.tags["headwater.release"] == "r-0123456789ab"
     assert run.data.params["dataset"] == report.dataset
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["report.json"]
+    (model,) = client.search_model_versions("name = 'headwater_ranking'")
+    assert model.run_id == run.info.run_id
+    assert model.source == (run_dir / "releases" / "r-0123456789ab").as_uri()
+
+
+@pytest.fixture
+def tracked_store(small_repo: SmallRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
+    """The small repo with Feast's own MLflow integration, on plain files."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    repo = Path(shutil.copytree(small_repo.folder / "feature_repo", tmp_path / "feature_repo", symlinks=True))
+    with (repo / "feature_store.yaml").open("a") as settings:
+        settings.write("mlflow:\n  enabled: true\n")
+    return FeatureStore(str(repo))
+
+
+def test_feast_leads_from_a_recorded_model_to_its_feature_service(
+    report: Report, tracked_store: FeatureStore, tmp_path: Path
+) -> None:
+    service = tracked_store.list_feature_services()[0].name
+    kind = service.partition("__")[0]
+    lineage = dataclasses.replace(LINEAGE, feature_services=(service,))
+    tracking.record(report, tmp_path / "demo", lineage, ("mlflow",))
+    assert tracked_store.mlflow.resolve_features(f"models:/headwater_{kind}/1") == service
+
+
+def test_frame_of_our_repo_is_traced_by_feasts_own_integration(
+    tracked_store: FeatureStore, small_repo: SmallRepo
+) -> None:
+    service = next(each for each in tracked_store.list_feature_services() if each.name.startswith("ranking"))
+    shown = pd.DataFrame({"user_id": [1], "pin_id": [1], "event_timestamp": [small_repo.spec.window.test_from]})
+    mlflow.set_experiment("theirs")
+    with mlflow.start_run() as run:
+        tracked_store.get_historical_features(shown, service, full_feature_names=True).to_df()
+    assert mlflow.get_run(run.info.run_id).data.tags["feast.feature_service"] == service.name

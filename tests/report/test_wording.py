@@ -54,6 +54,15 @@ def test_headline_comparison_is_not_chosen_by_its_result(bare: Report) -> None:
     assert headline_rows(with_lift(bare, larger, both)) == [both]
 
 
+def test_headline_is_about_the_first_ranker_of_each_task_by_its_name_where_there_are_others(bare: Report) -> None:
+    served = [lift_row(1.0, (0.5, 1.5)), lift_row(0.1, (-0.5, 0.7), task="cvr")]
+    beside = [row.model_copy(update={"ranker": "trees"}) for row in served]
+    report = with_lift(bare, *served, *beside)
+
+    assert headline_rows(report) == served
+    assert headline(report).startswith("With user and Pin embeddings, the CTR ranker's ROC AUC (dcn_mmoe) rises by")
+
+
 def test_headline_falls_back_to_the_next_inputs_when_both_was_not_run(bare: Report) -> None:
     report = with_lift(bare, lift_row(0.3, (0.1, 0.5), inputs="pin"))
 

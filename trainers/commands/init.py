@@ -28,6 +28,13 @@ ImpressionsOption = Annotated[
 ]
 UserOption = Annotated[str | None, typer.Option("--user", metavar="COLUMN", help="Their column with the user.")]
 PinOption = Annotated[str | None, typer.Option("--pin", metavar="COLUMN", help="Their column with the Pin.")]
+SurfaceOption = Annotated[
+    str | None, typer.Option("--surface", metavar="COLUMN", help="Their column that tells surfaces apart.")
+]
+ConversionsOption = Annotated[
+    list[str] | None,
+    typer.Option("--conversions", metavar="TEXT", help="Part of a file name of conversions; may be given again."),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace the YAML if it is there.")]
 PrintOption = Annotated[bool, typer.Option("--dry-run", help="Print the YAML; write nothing.")]
 
@@ -43,6 +50,8 @@ def add_command(app: typer.Typer) -> None:
         impressions: ImpressionsOption = None,
         user: UserOption = None,
         pin: PinOption = None,
+        surface: SurfaceOption = None,
+        conversions: ConversionsOption = None,
         force: ForceOption = False,
         dry_run: PrintOption = False,
         as_json: JsonOption = False,
@@ -59,7 +68,9 @@ def add_command(app: typer.Typer) -> None:
             target = out if out is not None else folder / f"{called}.yaml"
             _check(folder, target, force=force or dry_run)
             with tempfile.TemporaryDirectory(prefix="headwater_init_") as temp:
-                hints = Hints(impressions=impressions, user=user, pin=pin)
+                hints = Hints(
+                    impressions=impressions, user=user, pin=pin, surface=surface, conversions=tuple(conversions or ())
+                )
                 found = propose(folder, called, hints, Path(temp), Console(quiet=quiet))
             text = _text(found, folder, target)
             if dry_run and not as_json:

@@ -93,11 +93,14 @@ def load_steps(config: RunConfig) -> list[Step]:
 
 def _perform(request: Request, only: str | None) -> None:
     from trainers.console import Console, configure_logging
+    from trainers.recipes import get_recipe
     from trainers.steps import RunContext
 
     configure_logging(debug=request.debug)
     console = Console(quiet=request.quiet)
     config = _resolve(request, console)
+    # Refused now: the first steps could do without the recipe, and would work in vain.
+    get_recipe(config.recipe)
     with exit_codes(debug=request.debug, as_json=request.as_json, resume=resume_line(only or "run", config.out)):
         steps, context = load_steps(config), RunContext(config=config)
         if request.dry_run:

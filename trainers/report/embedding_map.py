@@ -183,7 +183,13 @@ def _colourings(log: EventLog, attributes: pa.Table | None) -> list[Colouring]:
         colouring = _colouring(attribute.name, attributes[attribute.name])
         if colouring is not None:
             found.append(colouring)
-    return found
+    return sorted(found, key=_unevenness)
+
+
+def _unevenness(colouring: Colouring) -> float:
+    """Chance that two Pins have the same colour: 1 where all have one, least where all colours are as frequent."""
+    counts = [colouring.groups.count(place) for place in range(len(colouring.values))]
+    return sum(count**2 for count in counts) / len(colouring.groups) ** 2
 
 
 def _colouring(name: str, values: pa.ChunkedArray) -> Colouring | None:

@@ -13,8 +13,12 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainers.report.schema import PAGE_FILE, REPORT_FILE, Report
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 SETTING = "HEADWATER_TRACKING"
 EXPERIMENT = "headwater"
@@ -144,7 +148,28 @@ def _mlflow(report: Report, run_dir: Path, lineage: Lineage) -> None:
     for name in (REPORT_FILE, PAGE_FILE):
         if (run_dir / name).exists():
             client.log_artifact(run, str(run_dir / name))
+    _register(client, run, run_dir, lineage)
     client.set_terminated(run)
+
+
+def _register(client: MlflowClient, run: str, run_dir: Path, lineage: Lineage) -> None:
+    """Make the release's models versions of `headwater_retrieval` and `headwater_ranking` that name their service.
+
+    The tag is the one by which Feast's integration finds a model's feature service.
+    """
+    if lineage.release is None:
+        return
+    mine = {"headwater.run": str(run_dir.resolve())}
+    for service in lineage.feature_services:
+        name = f"{EXPERIMENT}_{service.partition('__')[0]}"
+        if not client.search_registered_models(filter_string=f"name = '{name}'"):
+            client.create_registered_model(name)
+        for earlier in client.search_model_versions(f"name = '{name}'"):
+            if mine.items() <= earlier.tags.items():
+                client.delete_model_version(name, earlier.version)
+        tags = mine | {"feast.feature_service": service, "headwater.release": lineage.release}
+        source = (run_dir / "releases" / lineage.release).resolve().as_uri()
+        client.create_model_version(name, source, run_id=run, tags=tags)
 
 
 def _tensorboard(report: Report, run_dir: Path, lineage: Lineage) -> None:

@@ -97,13 +97,13 @@ def headline_rows(report: Report) -> list[LiftRow]:
     """The comparison that the headline is about: one row per task, all with the same inputs.
 
     Chosen by the inputs alone, never by the size of the lift: `both`, or where that was not run the next of
-    `both_domains`, `user` and `pin`.
+    `both_domains`, `user` and `pin`. Of several rankers the first, which is the one that a release serves.
     """
     measured = [row for row in report.lift if row.roc_auc_lift_pct is not None]
     for inputs in _INPUTS_IN_SENTENCE:
         rows = [row for row in measured if row.inputs == inputs]
         if rows:
-            return rows
+            return list({row.task: row for row in reversed(rows)}.values())[::-1]
     return []
 
 
@@ -112,13 +112,13 @@ def headline(report: Report) -> str:
     rows = headline_rows(report)
     if not rows:
         return "This run did not measure lift."
-    clauses = "; ".join(_clause(row, rows) for row in rows)
+    clauses = "; ".join(_clause(row, report.lift) for row in rows)
     return f"With {_INPUTS_IN_SENTENCE[rows[0].inputs]}, {clauses}."
 
 
 def _clause(row: LiftRow, rows: Sequence[LiftRow]) -> str:
-    """One ranker's part of the headline."""
-    alone = sum(other.task == row.task for other in rows) == 1
+    """One ranker's part of the headline, with its name where the task has others."""
+    alone = len({other.ranker for other in rows if other.task == row.task}) == 1
     subject = f"the {task_title(row.task)} ranker's ROC AUC" + ("" if alone else f" ({row.ranker})")
     lift = row.roc_auc_lift_pct or 0.0
     rounds_to_zero = f"{abs(lift):.2f}" == "0.00"

@@ -23,7 +23,7 @@ START = datetime(2024, 5, 1, tzinfo=UTC)
 
 
 def init(*arguments: str | Path) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["init", *map(str, arguments)])
+    result = CliRunner().invoke(app, ["init", *map(str, arguments), "--quiet"])
     return result.exit_code, result.output
 
 
@@ -128,6 +128,8 @@ def test_hints_decide_where_names_do_not_tell(press: Path) -> None:
     ("arguments", "sentence"),
     [
         (("--user", "nobody"), "must have the column of --user (got columns exposureKey"),
+        (("--surface", "nothing"), "must have the column of --surface (got columns exposureKey"),
+        (("--conversions", "refunds"), "users and Pins (got 'refunds', and "),
         (("--impressions", "s."), "must fit the files of one table (got 's.', which fits 3 of"),
     ],
 )
@@ -203,6 +205,28 @@ def test_orders_by_user_and_article_and_earlier_baskets_are_found(press: Path) -
     assert "conversions" in tables, ingested.output
     assert tables["conversions"]["kept"] == 330
     assert tables["history_past_reading"]["kept"] == len(readers)
+
+
+def test_conversions_and_surface_are_named_where_names_do_not_tell(press: Path) -> None:
+    """Names say nothing, and one conversion in ten comes later than could be waited for in a log of 14 days."""
+    shown = pacsv.read_csv(press / "exposures.csv")
+    moments = shown["shownAt"].to_pylist()
+    late = [moments[i] + timedelta(hours=500 if i % 10 == 0 else 5) for i in range(200)]
+    extras = shown.select(["readerId", "articleId"]).slice(0, 200).append_column("when", pa.array(map(str, late)))
+    pacsv.write_csv(extras, press / "extras.csv")
+    pacsv.write_csv(
+        shown.rename_columns(["exposureKey", "readerId", "articleId", "corner", "shownAt", "feedback"]),
+        press / "exposures.csv",
+    )
+    code, output = init(press, "--dry-run")
+    assert code == 0, output
+    assert "not read: corner" in output
+    assert "not used: extras.csv (readerId, articleId, when)" in output
+    code, output = init(press, "--conversions", "extras", "--surface", "corner", "--dry-run")
+    assert code == 0, output
+    found = yaml.safe_load(output)
+    assert found["tables"]["impressions"]["columns"]["surface"] == "corner"
+    assert {"kind": "extra", "attribution_days": 1} in found["conversions"]
 
 
 def test_window_ends_where_conversions_are_final(tmp_path: Path) -> None:

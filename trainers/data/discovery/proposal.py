@@ -55,14 +55,19 @@ def propose(folder: Path, name: str, hints: Hints, temp: Path, progress: Progres
         with progress.stage("compare keys, labels and days", 4) as stage:
             roles = find_roles(connection, tables, hints)
             stage.advance()
-            surface = find_surface(roles)
+            surface = find_surface(roles, hints.surface)
             labels = find_labels(connection, roles, surface)
             stage.advance()
             kinds = find_kinds(connection, roles)
             stage.advance()
             # The kind that rankers are judged on must become final in time; a slow one beside it may not.
-            waits = [kind.attribution_days for kind in _most_frequent_first(kinds)[:1]]
-            window = find_window(connection, roles, max(waits, default=0))
+            first = _most_frequent_first(kinds)[:1]
+            judged = [
+                table
+                for table, group in zip(roles.conversions, kinds, strict=True)
+                if {kind.name for kind in group} & {kind.name for kind in first}
+            ]
+            window = find_window(connection, roles, judged, max((kind.attribution_days for kind in first), default=0))
             repeats = has_repeats(connection, roles.impressions, roles.user.column, roles.pin.column)
             stage.advance()
     return Proposal(

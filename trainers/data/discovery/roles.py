@@ -39,6 +39,10 @@ class Hints:
     """Column of the impressions that names the user."""
     pin: str | None = None
     """Column of the impressions that names the Pin."""
+    surface: str | None = None
+    """Column of the impressions that tells surfaces apart."""
+    conversions: tuple[str, ...] = ()
+    """Texts in the file names of conversions, where what they are called does not tell."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +136,7 @@ def find_roles(connection: duckdb.DuckDBPyConnection, tables: Sequence[FoundTabl
         found = _entity_table(connection, table, role, apart)
         setattr(roles, entity, found)
         rest = [each for each in rest if found is None or each is not found.table]
-    _find_conversions(connection, roles, rest)
+    _find_conversions(connection, roles, rest, hints)
     used = [each.table for each in roles.conversions]
     roles.unused = [each for each in rest if all(each is not one for one in used)]
     return roles
@@ -261,7 +265,9 @@ def _has_unique_key(table: FoundTable) -> bool:
     return any(each.is_unique for each in _keys(table))
 
 
-def _find_conversions(connection: duckdb.DuckDBPyConnection, roles: Roles, rest: Sequence[FoundTable]) -> None:
+def _find_conversions(
+    connection: duckdb.DuckDBPyConnection, roles: Roles, rest: Sequence[FoundTable], hints: Hints
+) -> None:
     unique = [each.name for each in roles.impressions.columns.values() if each.is_unique and each.may_be_key]
     for table in rest:
         moment = _time(table)
@@ -269,7 +275,8 @@ def _find_conversions(connection: duckdb.DuckDBPyConnection, roles: Roles, rest:
             continue
         found = _reference(connection, roles.impressions, unique, table)
         if found is None:
-            keys = _entity_keys(connection, roles, table) if _sounds_like_conversions(table) else None
+            named = any(text in table.pattern for text in hints.conversions) or _sounds_like_conversions(table)
+            keys = _entity_keys(connection, roles, table) if named else None
             if keys is not None:
                 roles.conversions.append(_conversion_table(table, moment, None, keys))
             continue
@@ -279,6 +286,12 @@ def _find_conversions(connection: duckdb.DuckDBPyConnection, roles: Roles, rest:
         )
         if roles.impression.column == name:
             roles.conversions.append(_conversion_table(table, moment, reference, None))
+    for text in hints.conversions:
+        if not any(text in each.table.pattern for each in roles.conversions):
+            raise SpecError(
+                "--conversions must fit files with moments and the ids of impressions, or their users and Pins (got "
+                f"{text!r}, and {_listed(rest) or 'no other table'}); correct it, or map the table in the YAML"
+            )
 
 
 def _conversion_table(

@@ -17,7 +17,8 @@ from trainers.data.discovery.vocabulary import ACTION, CLICK, NO_ACTION, RATING,
 
 _MOST_SURFACES, _MOST_ACTIONS = 100, 12
 _GOOD_RATING = 0.75
-_LONGEST_ATTRIBUTION = 365
+_LONGEST_ATTRIBUTION, _LEAST_LENGTHS = 365, 4
+"""Longest attribution window in days, and how many of them the log must have room for."""
 _NOT_A_NAME = re.compile(r"[^a-z0-9]+")
 
 
@@ -41,7 +42,7 @@ class Kind:
     """What the files call it, where a column tells kinds apart."""
     attribution_days: int
     count: int
-    """Conversions with an impression."""
+    """Conversions that come soon enough after an impression to be waited for."""
     why: str
 
 
@@ -52,8 +53,20 @@ def as_name(text: str) -> str:
     return f"{made}_label" if made in RESERVED else made
 
 
-def find_surface(roles: Roles) -> Role | None:
-    """The column that tells surfaces apart; none where all impressions come from one."""
+def find_surface(roles: Roles, hint: str | None = None) -> Role | None:
+    """The column that tells surfaces apart; none where all impressions come from one.
+
+    Raises:
+        SpecError: The impressions lack the column that a person named.
+    """
+    if hint is not None:
+        if hint not in roles.impressions.columns:
+            table = roles.impressions
+            raise SpecError(
+                f"the impressions, {table.pattern}, must have the column of --surface (got columns {table.listed()}); "
+                f"correct --surface {hint}"
+            )
+        return Role(column=hint, why="named with --surface")
     taken = {roles.user.column, roles.pin.column, roles.time.column}
     for each in roles.impressions.columns.values():
         few = each.reading in ("text", "integer") and each.separator is None and 2 <= each.distinct <= _MOST_SURFACES
@@ -133,25 +146,36 @@ def _share(connection: duckdb.DuckDBPyConnection, table: FoundTable, column: str
 
 
 def find_kinds(connection: duckdb.DuckDBPyConnection, roles: Roles) -> list[tuple[Kind, ...]]:
-    """Kinds of conversions in each of the tables that hold some, with the delay after which nearly all have come."""
-    return [tuple(_kinds(connection, roles, each)) for each in roles.conversions]
+    """Kinds of conversions in each of the tables that hold some, with the delay after which nearly all have come.
+
+    What comes later than a quarter of the log's length is not waited for: too few days would be left to learn from.
+    """
+    longest = min(_LONGEST_ATTRIBUTION, max(1, _num_days(connection, roles) // _LEAST_LENGTHS))
+    return [tuple(_kinds(connection, roles, each, longest)) for each in roles.conversions]
 
 
-def _kinds(connection: duckdb.DuckDBPyConnection, roles: Roles, found: ConversionTable) -> list[Kind]:
+def _num_days(connection: duckdb.DuckDBPyConnection, roles: Roles) -> int:
+    moment = moment_sql(roles.impressions.columns[roles.time.column])
+    query = f"SELECT date_diff('day', min({moment}), max({moment})) + 1 FROM {roles.impressions.source}"
+    row = connection.execute(query).fetchone()
+    return int(row[0] or 0) if row else 0
+
+
+def _kinds(connection: duckdb.DuckDBPyConnection, roles: Roles, found: ConversionTable, longest: int) -> list[Kind]:
     name = f"c.{quote(found.kind.column)}::VARCHAR" if found.kind else literal(_singular(found.table.stem))
     shown, came = _with_moment(roles.impressions, roles.time), _with_moment(found.table, found.time)
     rows = connection.execute(
         f"SELECT kind, count(*), quantile_cont(days, 0.5), quantile_cont(days, 0.95) FROM ("
         f"SELECT {name} AS kind, epoch(c.moment_ - i.moment_) / 86400 AS days FROM {came} AS c "
-        f"{_join(found, roles, shown)}) WHERE days >= 0 GROUP BY kind ORDER BY 2 DESC"
+        f"{_join(found, roles, shown)}) WHERE days BETWEEN 0 AND {longest} GROUP BY kind ORDER BY 2 DESC"
     ).fetchall()
     return [
         Kind(
             name=as_name(kind),
             value=kind if found.kind else None,
-            attribution_days=min(_LONGEST_ATTRIBUTION, max(1, math.ceil(late))),
+            attribution_days=max(1, math.ceil(late)),
             count=count,
-            why=f"{count:,} with an impression; half come within {half:.1f} days, 95 % within {late:.1f}",
+            why=f"{count:,} within {longest} days; half within {half:.1f} days, 95 % within {late:.1f}",
         )
         for kind, count, half, late in rows
     ]

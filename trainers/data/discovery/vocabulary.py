@@ -20,7 +20,7 @@ CONVERSION = _set(
     "checkout install signup"
 )
 CLICK = _set("click clicked open opened tap tapped watch watched view viewed play played visit visited")
-SURFACE = _set("surface page tab placement spot slot channel section app screen location source feed")
+SURFACE = _set("surface page tab placement spot slot channel section app screen location source feed place where zone")
 POSITION = _set("position rank place")
 PROPENSITY = _set("propensity")
 OF_A_KEY = _set("feature age type group segment gender degree num count cnt affinity embedding cluster category range")
@@ -31,7 +31,7 @@ NO_ACTION = _set("none no nothing null view impression")
 YES_NO = frozenset({("n", "y"), ("no", "yes"), ("f", "t")})
 """Pairs by which texts say no and yes, sorted."""
 YES = frozenset({"y", "yes", "t"})
-AMOUNT = _set("value amount revenue price total gmv paid worth")
+AMOUNT = _set("value amount revenue price total gmv paid worth spent dollars euros usd eur")
 TITLE = _set("title name headline label caption description")
 MOMENT = (
     "event_timestamp",

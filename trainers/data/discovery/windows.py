@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -31,12 +32,15 @@ class FoundWindow:
     why: str
 
 
-def find_window(connection: duckdb.DuckDBPyConnection, roles: Roles, wait_days: int) -> FoundWindow:
+def find_window(
+    connection: duckdb.DuckDBPyConnection, roles: Roles, judged: Sequence[ConversionTable], wait_days: int
+) -> FoundWindow:
     """Split the days: some for features alone, most for training, the last for the test.
 
     The test days end early enough for their conversions to have come, where the log is long enough for that.
 
     Args:
+        judged: Tables with conversions of the kind that rankers are judged on.
         wait_days: Longest attribution window; training needs as many days more.
 
     Raises:
@@ -54,7 +58,7 @@ def find_window(connection: duckdb.DuckDBPyConnection, roles: Roles, wait_days: 
             f"the impressions, {roles.impressions.pattern}, must span at least {_LEAST_DAYS + wait_days} days, some "
             f"each for features, training and test (got {num_days} by {quote(roles.time.column)}); give more days"
         )
-    days, why = _final(connection, roles, days, wait_days)
+    days, why = _final(connection, judged, days, wait_days)
     num_days = (days[-1] - days[0]).days + 1
     num_test = max(1, min(_MOST_TEST_DAYS, round(_TEST_SHARE * num_days)))
     num_features = max(1, round(_FEATURES_SHARE * (num_days - num_test - wait_days)))
@@ -68,12 +72,12 @@ def find_window(connection: duckdb.DuckDBPyConnection, roles: Roles, wait_days: 
 
 
 def _final(
-    connection: duckdb.DuckDBPyConnection, roles: Roles, days: list[date], wait_days: int
+    connection: duckdb.DuckDBPyConnection, judged: Sequence[ConversionTable], days: list[date], wait_days: int
 ) -> tuple[list[date], str]:
     """The days whose conversions have all come by the last event, if enough are left, and what to say about it."""
     if not wait_days:
         return days, ""
-    last = max(days[-1], *(_last_day(connection, each) or days[-1] for each in roles.conversions))
+    last = max(days[-1], *(_last_day(connection, each) or days[-1] for each in judged))
     kept = [day for day in days if day <= last - timedelta(days=wait_days)]
     if len(kept) == len(days) or not kept or (kept[-1] - days[0]).days + 1 < _ENOUGH_DAYS * (_LEAST_DAYS + wait_days):
         return days, ""

@@ -19,6 +19,7 @@ from trainers.data.discovery.windows import FoundWindow
 Line = tuple[str, str]
 """YAML, and what stands behind it as a comment."""
 _COMMENT_FROM, _LONGEST_COMMENT = 46, 110
+_MOST_UNREAD = 8
 
 
 def render(proposal: Proposal, folder: Path) -> str:
@@ -146,10 +147,7 @@ def _tables(proposal: Proposal, folder: Path) -> Iterator[Line]:
     for table in roles.unused:
         yield "", f"not used: {table.pattern} ({table.listed()})"
     if roles.unused:
-        yield (
-            "",
-            "used are tables with the impressions' keys whose name says what they are; see docs/own_data.md",
-        )
+        yield "", "used are tables with the impressions' keys whose name says what they are; --conversions names others"
 
 
 def _files(table: FoundTable, folder: Path) -> list[Line]:
@@ -180,6 +178,19 @@ def _impressions(proposal: Proposal, folder: Path) -> Iterator[Line]:
     yield "    labels:", ""
     for label in proposal.labels:
         yield f"      {label.name}: {_rule(label)}", label.why
+    unread = _unread(proposal)
+    if unread:
+        yield "", f"not read: {', '.join(unread)}; features of an impression come from its user and Pin"
+
+
+def _unread(proposal: Proposal) -> list[str]:
+    """Columns of the impressions without a use, the first of many."""
+    roles = proposal.roles
+    found = (roles.impression, roles.user, roles.pin, roles.time, roles.position, roles.propensity, proposal.surface)
+    used = {role.column for role in found if role} | {label.column for label in proposal.labels}
+    names = [name for name in roles.impressions.columns if name not in used]
+    more = [f"and {len(names) - _MOST_UNREAD} more"] if len(names) > _MOST_UNREAD else []
+    return names[:_MOST_UNREAD] + more
 
 
 def _rule(label: Label) -> str:
