@@ -299,7 +299,7 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
     if pa.types.is_null(column.type):
         # A store that found nothing at all may not say what it looked for.
         return pa.nulls(len(column), pa.list_(pa.int64()))
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    return _one_chunk(column) if column.num_chunks else pa.array([], column.type)
 
 
 def _lengths(lists: pa.Array) -> Array:
@@ -344,13 +344,17 @@ def _number_list(scaling: _Scaling, column: pa.ChunkedArray, length: int) -> Arr
 def _vector(item: VectorInput, column: pa.ChunkedArray) -> Array:
     lists = _one_array(column)
     lengths = _lengths(lists)
-    out = np.zeros((len(lists), item.dim + 1), np.float32)
-    wrong = set(np.unique(lengths).tolist()) - {0, item.dim}
-    if wrong:
-        raise ValueError(f"{item.column} must hold vectors of width {item.dim} (got widths {sorted(wrong)})")
+    held = lengths == item.dim
+    if not (held | (lengths == 0)).all():
+        wrong = sorted(set(np.unique(lengths).tolist()) - {0, item.dim})
+        raise ValueError(f"{item.column} must hold vectors of width {item.dim} (got widths {wrong})")
     vectors = np.asarray(pc.list_flatten(lists), dtype=np.float32).reshape(-1, item.dim)
-    finite = np.isfinite(vectors).all(axis=1)
-    present = np.flatnonzero(lengths == item.dim)[finite]
-    out[present, : item.dim] = vectors[finite]
+    finite = np.isfinite(vectors)
+    if held.all() and finite.all():
+        return np.concatenate([vectors, np.ones((len(lists), 1), np.float32)], axis=1)
+    out = np.zeros((len(lists), item.dim + 1), np.float32)
+    whole = finite.all(axis=1)
+    present = np.flatnonzero(held)[whole]
+    out[present, : item.dim] = vectors[whole]
     out[present, item.dim] = 1.0
     return out

@@ -27,6 +27,7 @@ from feature_repo.stores.packed.encode import (
     BOOL_TAG,
     DOUBLE_TAG,
     FLOAT_TAG,
+    LIST_TAGS,
     PACKED_WIDTHS,
     TEXT_TAGS,
     VARINT_TAGS,
@@ -44,6 +45,7 @@ _TEXT_TAGS = TEXT_TAGS | {
     ValueType.TIME_UUID: b"\xaa\x02",
     ValueType.DECIMAL: b"\xe2\x02",
 }
+_INNER_TAG = 0x0A
 _LARGEST_BYTE = 127
 """Largest varint of one byte."""
 _KEPT_AS_TEXT = (ValueType.JSON, ValueType.UUID, ValueType.TIME_UUID, ValueType.DECIMAL)
@@ -264,6 +266,36 @@ def _packed_lists(held: Sequence[bytes], kind: ValueType, arrow: pa.DataType) ->
     return _lists(offsets, np.frombuffer(b"".join(parts), dtype), arrow)
 
 
+def _integer_lists(held: Sequence[bytes], kind: ValueType, arrow: pa.DataType) -> pa.Array | None:
+    """Lists whose sizes take one byte, without looking at them one by one; None if there are others.
+
+    A message is tag, size, inner tag, inner size, integers; that of an empty list ends after its size.
+    """
+    joined, lengths = _bytes_of(held)
+    if len(held) == 0 or lengths.min() < 2 or lengths.max() > _LARGEST_BYTE:
+        return None
+    starts, filled = np.cumsum(lengths) - lengths, lengths > 2
+    inner, inner_lengths = starts[filled] + 2, lengths[filled] - 2
+    if not (joined[starts] == LIST_TAGS[kind][0]).all() or not (joined[starts + 1] == lengths - 2).all():
+        return None
+    if (inner_lengths < 3).any() or not (joined[inner] == _INNER_TAG).all():
+        return None
+    if not (joined[inner + 1] == inner_lengths - 2).all():
+        return None
+    counted = np.ones(len(joined), np.bool_)
+    for header in (starts, starts + 1, inner, inner + 1):
+        counted[header] = False
+    numbers, row_ends = joined[counted], np.cumsum(np.where(filled, lengths - 4, 0))
+    ends = np.flatnonzero(numbers <= _LARGEST_BYTE)
+    # Each integer ends with a byte below 128, and each list with an integer.
+    if not (numbers[row_ends[filled] - 1] <= _LARGEST_BYTE).all():
+        return None
+    begins = np.concatenate([[0], ends + 1])[: len(ends)]
+    found = decode_varints(numbers, begins, ends - begins + 1)
+    offsets = np.concatenate([[0], np.searchsorted(ends, row_ends)]).astype(np.int32)
+    return None if found is None else _lists(offsets, found, arrow)
+
+
 def _lists(offsets: npt.NDArray[np.int32], numbers: npt.NDArray[Any], arrow: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(numbers, arrow.value_type), type=arrow)
 
@@ -274,4 +306,5 @@ _DECODERS: dict[ValueType, Callable[[Sequence[bytes], ValueType, Any], pa.Array 
     ValueType.BOOL: _booleans,
     **dict.fromkeys(_TEXT_TAGS, _texts),
     **dict.fromkeys(PACKED_WIDTHS, _packed_lists),
+    **dict.fromkeys((ValueType.INT32_LIST, ValueType.INT64_LIST), _integer_lists),
 }

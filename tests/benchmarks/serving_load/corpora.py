@@ -48,6 +48,8 @@ class Corpus:
     """Environment of the server."""
     repo: Path
     """Feature repo that is read."""
+    export_difference: float | None = None
+    """Largest difference of an exported program's outputs from its trained model's; none where nothing was trained."""
 
     @property
     def release_dir(self) -> Path:
@@ -105,6 +107,7 @@ def trained_corpus(run: Path, folder: Path, store: str = REDIS) -> Iterator[Corp
             pins=random.choice(_newest_keys(repo, "pin"), KEYS),
             surface=_busiest(manifest),
             settings=settings,
+            export_difference=_export_difference(run, live),
         )
 
 
@@ -146,6 +149,13 @@ def _newest_keys(repo: Path, entity: str) -> Keys:
 def _newest_snapshot(repo: Path, entity: str) -> pa.Table:
     files = (repo / "data" / "offline" / activity_view(entity)).glob("*.parquet")
     return pq.read_table(max(files), columns=[join_key(entity), "event_timestamp"])
+
+
+def _export_difference(run: Path, release: str) -> float | None:
+    """What the run's export of a release has found; none where it came from elsewhere."""
+    file = run / "steps" / "evaluate.json"
+    figures = json.loads(file.read_text())["figures"] if file.is_file() else {}
+    return float(figures["export_difference"]) if figures.get("release") == release else None
 
 
 def _busiest(manifest: ReleaseManifest) -> str:

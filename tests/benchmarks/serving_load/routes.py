@@ -216,7 +216,7 @@ def _params(route: str, corpus: Corpus, load: RouteLoad, first: AtRate, highest:
         "store": corpus.store,
         "workers": load.workers,
         "candidates": load.features if route == FEATURES else load.candidates,
-        **({"k": load.k} if route == RECOMMEND else {}),
+        **(_of_recommend(corpus, load) if route == RECOMMEND else {}),
         "rate": first.rate,
         "failed": first.failed,
         "degraded": first.degraded,
@@ -224,3 +224,8 @@ def _params(route: str, corpus: Corpus, load: RouteLoad, first: AtRate, highest:
         **({} if first.own_share is None else {"own_share": first.own_share}),
         "highest_rate": highest,
     }
+
+
+def _of_recommend(corpus: Corpus, load: RouteLoad) -> dict[str, Any]:
+    exported = corpus.export_difference
+    return {"k": load.k} | ({} if exported is None else {"export_difference": exported})

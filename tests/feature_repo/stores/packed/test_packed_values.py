@@ -17,7 +17,9 @@ from feast.type_map import python_values_to_proto_values
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_repo.stores.packed.cells import NO_CELL, JoinedColumn
 from feature_repo.stores.packed.decode import decode_column, decode_matrix
+from feature_repo.stores.packed.decode_together import ColumnType, decode_columns
 from feature_repo.stores.packed.encode import ARROW_TYPES, encode
 from feature_repo.stores.packed.entity_keys import JoinKey, entity_keys, key_text
 from feature_repo.stores.packed.times import NO_TIME, decode_times, encode_times, to_datetime, to_micros
@@ -69,6 +71,36 @@ def _by_hand(field: str, value: Any) -> Value:
         return message
     setattr(message, field, int(value.timestamp()) if isinstance(value, dt.datetime) else value)
     return message
+
+
+@given(data=st.data())
+def test_columns_decoded_together_are_those_decoded_one_by_one(data: st.DataObject) -> None:
+    kinds = data.draw(st.lists(st.sampled_from([*KINDS]), min_size=1, max_size=6))
+    kinds += data.draw(st.lists(st.sampled_from([ValueType.DOUBLE, ValueType.INT64]), max_size=6))
+    num_rows = data.draw(st.integers(0, 5))
+    rows = [data.draw(st.lists(st.none() | KINDS[kind], min_size=num_rows, max_size=num_rows)) for kind in kinds]
+    encoded = [encode(pa.array(values, ARROW_TYPES[kind]), kind) for kind, values in zip(kinds, rows, strict=True)]
+    absent = data.draw(st.lists(st.booleans(), min_size=num_rows, max_size=num_rows))
+    stored = [[None if gone else cell for gone, cell in zip(absent, cells, strict=True)] for cells in encoded]
+    wanted = np.array(data.draw(st.lists(st.booleans(), min_size=num_rows, max_size=num_rows)), np.bool_)
+    types = [ColumnType(kind=kind, arrow=ARROW_TYPES[kind]) for kind in kinds]
+    expected = [decode_column(cells, each.kind, each.arrow, wanted) for cells, each in zip(stored, types, strict=True)]
+    for columns in (stored, _in_one_string(stored)):
+        found = decode_columns(columns, types, wanted)
+        assert [each.type for each in found] == [each.type for each in expected]
+        assert [each.to_pylist() for each in found] == [each.to_pylist() for each in expected]
+
+
+def _in_one_string(columns: list[list[bytes | None]]) -> list[JoinedColumn]:
+    joined, found = b"".join(cell or b"" for cells in columns for cell in cells), []
+    start = 0
+    for cells in columns:
+        lengths = np.array([NO_CELL if cell is None else len(cell) for cell in cells], np.int64)
+        taken = np.maximum(lengths, 0)
+        found.append(JoinedColumn(joined, start + np.cumsum(taken) - taken, lengths))
+        start += int(taken.sum())
+    assert [list(each) for each in found] == columns
+    return found
 
 
 def test_slices_of_columns_are_encoded_like_the_whole() -> None:
