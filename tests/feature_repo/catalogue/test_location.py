@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from feast import FeatureStore
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.engine import URL
 
 from feature_repo.catalogue.location import url_of_repo
 from feature_repo.layout import apply, create_repo, forget, open_store
@@ -37,6 +39,18 @@ def test_catalogue_follows_an_sql_registry(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("REGISTRY_HOST", "db.example")
     write_registry(tmp_path, "{registry_type: sql, path: 'postgresql://${REGISTRY_HOST}/feast'}")
     assert str(url_of_repo(tmp_path)) == "postgresql://db.example/feast"
+
+
+def test_repo_of_the_postgres_profile_keeps_registry_and_catalogue_there(
+    tmp_path: Path, postgres_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_URL", postgres_url.render_as_string(hide_password=False))
+    create_repo(tmp_path, MANIFEST, "postgres")
+    apply(tmp_path)
+    Catalogue.of_repo(tmp_path)
+    assert open_store(tmp_path).get_feature_service("ranking__ctr_v1").name == "ranking__ctr_v1"
+    assert {"feature_views", "headwater_versions"} <= set(inspect(create_engine(postgres_url)).get_table_names())
+    assert not (tmp_path / "data" / "registry.db").exists()
 
 
 def test_variable_names_another_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
