@@ -157,6 +157,9 @@ def _show_versions(found: dict[str, Any]) -> None:
 
 def _version_row(version: dict[str, Any]) -> tuple[str, ...]:
     day, age = version["newest_day"], version["age_hours"]
+    if version["state"] == "pruned":
+        space = version["space_id"] or "none"
+        return version["version"], "pruned", space, day[:10] if day else "none", "", "", "deleted", "", "", "nothing"
     return (
         version["version"],
         version["state"] + (f" through {version['served_through']}" if version["served_through"] else ""),

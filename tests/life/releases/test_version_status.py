@@ -109,6 +109,15 @@ def test_status_does_not_warn_of_retired_versions(dated: Path, catalogue: Catalo
     assert (of(found, "ctr_v2")["state"], found["warnings"]) == ("retired", [])
 
 
+def test_status_calls_the_vectors_of_a_pruned_version_deleted(dated: Path, catalogue: Catalogue) -> None:
+    catalogue.retire_release("tiny-2", who="a@b", why="a test")
+    catalogue.retire_version("ctr_v2", who="a@b", why="a test")
+    catalogue.mark_pruned("version ctr_v2", who="a@b", why="a test")
+    shown = CliRunner().invoke(app, ["status", "--run", str(dated)]).stdout
+    (line,) = (each for each in shown.splitlines() if each.split()[:2] == ["ctr_v2", "pruned"])
+    assert line.split()[-2:] == ["deleted", "nothing"]
+
+
 def test_log_that_ended_long_ago_is_looked_at_from_its_end(dated: Path, catalogue: Catalogue) -> None:
     log = EventLog(dated / "event_log")
     (log.path / "impressions" / "date=2026-01-10").mkdir()
