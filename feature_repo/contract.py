@@ -6,6 +6,7 @@ Standard library only: everything may import this module, and it imports nothing
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -93,7 +94,7 @@ class EmbeddingVersion:
     """One vector space of one upstream model, as Feast sees it."""
 
     model: str
-    """Upstream model, `ctr` (engagement domain) or `cvr` (conversion domain)."""
+    """Upstream model: `ctr` (engagement domain), `cvr` (conversion domain) or `unified` (both)."""
     version: int
     """Embedding version, 1 or more."""
     dim: int
@@ -246,8 +247,8 @@ def consumer_services(manifest: RepoManifest) -> dict[str, ServiceDeclaration]:
 
     `upstream` reads the base views and the histories, `upstream_user` and `upstream_pin` the part of one entity, to
     generate its embeddings. `ranking` reads the base views, `retrieval` the histories too, and for each
-    embedding version both also: the user's vectors, the Pin's, both; and both of each version of `ctr` with each of
-    `cvr`. `retrieval_histories` has the histories alone, for rows that have their other features already.
+    embedding version both also: the user's vectors, the Pin's, both; and both of several versions, one of each of some
+    models. `retrieval_histories` has the histories alone, for rows that have their other features already.
     """
     histories = tuple(history_view(name) for name in manifest.histories)
     found = [ServiceDeclaration(name="upstream", consumer="upstream", views=base_views(manifest) + histories)]
@@ -265,8 +266,11 @@ def _embedding_variants(manifest: RepoManifest) -> list[tuple[tuple[EmbeddingVer
     variants: list[tuple[tuple[EmbeddingVersion, ...], tuple[str, ...]]] = [((), ENTITIES)]
     for version in manifest.embeddings:
         variants += [((version,), ("user",)), ((version,), ("pin",)), ((version,), ENTITIES)]
-    for ctr in (version for version in manifest.embeddings if version.model == "ctr"):
-        variants += [((ctr, cvr), ENTITIES) for cvr in manifest.embeddings if cvr.model == "cvr"]
+    models = tuple(dict.fromkeys(version.model for version in manifest.embeddings))
+    for count in range(2, len(models) + 1):
+        for chosen in itertools.combinations(models, count):
+            of_each = ([version for version in manifest.embeddings if version.model == model] for model in chosen)
+            variants += [(versions, ENTITIES) for versions in itertools.product(*of_each)]
     return variants
 
 

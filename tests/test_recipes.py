@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -23,8 +24,42 @@ def test_recipe_text_is_equal_exactly_for_equal_recipes(name: str) -> None:
     assert recipe.fingerprint_text() != changed.fingerprint_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "domains", "steps", "all_of_it"),
+    [
+        ("default", "separate", "1c59f1cf66bed7d5", "514684bc3c87bfa1"),
+        ("compared", "separate", "1c59f1cf66bed7d5", "f66d6c7527012f82"),
+        ("tiny", "separate", "f9b789200338ea7b", "4fcb592229b13b2b"),
+    ],
+)
+def test_fields_that_came_later_leave_fingerprints_of_finished_runs_as_they_are(
+    name: str, domains: str, steps: str, all_of_it: str
+) -> None:
+    recipe = get_recipe(name)
+    assert (recipe.domains, recipe.upstream.delayed_feedback) == (domains, "wait")
+    parts = ("windows_days", "sequence_length", "activity_ttl_hours", "upstream", "domains")
+    texts = recipe.fingerprint_text(*parts), recipe.fingerprint_text()
+    assert tuple(hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts) == (steps, all_of_it)
+
+
+def test_fields_that_came_later_are_in_fingerprints_once_they_are_set() -> None:
+    recipe = get_recipe("default")
+    unified = dataclasses.replace(recipe, domains="unified")
+    late = dataclasses.replace(recipe, upstream=dataclasses.replace(recipe.upstream, delayed_feedback="fake_negatives"))
+    texts = [each.fingerprint_text("upstream", "domains") for each in (recipe, unified, late)]
+    assert len(set(texts)) == 3
+    assert json.loads(texts[1])["domains"] == "unified"
+    with pytest.raises(KeyError, match="no_field"):
+        recipe.fingerprint_text("no_field")
+
+
+def test_recipes_of_domains_differ_from_the_default_in_nothing_else() -> None:
+    for name, domains in (("domains", "compared"), ("unified", "unified")):
+        assert get_recipe(name) == dataclasses.replace(get_recipe("default"), domains=domains)
+
+
 def test_recipe_of_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"one of default, compared, tiny \(got 'huge'\)"):
+    with pytest.raises(ValueError, match=r"one of default, compared, domains, unified, tiny \(got 'huge'\)"):
         get_recipe("huge")
 
 
@@ -72,7 +107,9 @@ def test_upstream_recipe_names_the_modules_that_dhen_has() -> None:
 
 
 def test_upstream_recipe_comes_back_from_json() -> None:
-    recipe = UpstreamRecipe(task_weights=(("click", 2.0),), tower_layers=(("dcn", "mlp"),))
+    recipe = UpstreamRecipe(
+        task_weights=(("click", 2.0),), tower_layers=(("dcn", "mlp"),), delayed_feedback="fake_negatives"
+    )
     assert recipe_from(json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
 
 

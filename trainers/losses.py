@@ -11,7 +11,7 @@ Dims: B batch, A anchors, C candidates, D width of a vector, U uniform negatives
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,14 +20,26 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from trainers.fake_negatives import fake_negative_importance
+
 
 def masked_bce(
-    logits: Float[Tensor, "B"], labels: Float[Tensor, "B"], weights: Float[Tensor, "B"] | None = None
+    logits: Float[Tensor, "B"],
+    labels: Float[Tensor, "B"],
+    weights: Float[Tensor, "B"] | None = None,
+    importance: Float[Tensor, "B"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Weighted mean cross-entropy over the rows whose label is not NaN; exactly 0 when there are none."""
+    """Weighted mean cross-entropy over the rows whose label is not NaN; exactly 0 when there are none.
+
+    Args:
+        weights: Weight of each row in the mean.
+        importance: Factor of each row's cross-entropy, which the mean is not divided by.
+    """
     defined = ~labels.isnan()
     row_weights = defined.to(logits.dtype) if weights is None else defined * weights
     losses = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(0.0), reduction="none")
+    if importance is not None:
+        losses = losses * importance
     total = row_weights.sum()
     return (losses * row_weights).sum() / torch.where(total > 0, total, 1.0)
 
@@ -37,6 +49,7 @@ def multi_task_bce(
     labels: Mapping[str, Float[Tensor, "B"]],
     task_weights: Mapping[str, float] | None = None,
     weights: Float[Tensor, "B"] | None = None,
+    fake_negatives: Collection[str] = (),
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """Weighted sum of the tasks' losses, and each task's own loss.
 
@@ -44,6 +57,7 @@ def multi_task_bce(
         labels: 0 or 1; NaN where the task is not defined for the row. Tasks without logits are left out.
         task_weights: 1 for a task that is not named.
         weights: Weight of each row, not negative.
+        fake_negatives: Tasks of which every row is there as a negative, and again as a positive once it is one.
 
     Raises:
         ValueError: A task with logits has no labels.
@@ -51,10 +65,22 @@ def multi_task_bce(
     absent = sorted(set(logits) - set(labels))
     if absent:
         raise ValueError(f"every task needs labels (got none for {absent}; labels are {sorted(labels)})")
-    parts = {task: masked_bce(logit, labels[task], weights) for task, logit in logits.items()}
+    parts = task_losses(logits, labels, weights, fake_negatives)
     scales = task_weights or {}
     total = torch.stack([scales.get(task, 1.0) * part for task, part in parts.items()]).sum()
     return total, {task: part.detach() for task, part in parts.items()}
+
+
+def task_losses(
+    logits: Mapping[str, Float[Tensor, "B"]],
+    labels: Mapping[str, Float[Tensor, "B"]],
+    weights: Float[Tensor, "B"] | None = None,
+    fake_negatives: Collection[str] = (),
+) -> dict[str, Float[Tensor, ""]]:
+    """Each task's own loss; the arguments are those of `multi_task_bce`."""
+    late = [task for task in logits if task in fake_negatives]
+    importance = {task: fake_negative_importance(logits[task], labels[task]) for task in late}
+    return {task: masked_bce(logit, labels[task], weights, importance.get(task)) for task, logit in logits.items()}
 
 
 class UncertaintyWeighting(nn.Module):
@@ -68,10 +94,13 @@ class UncertaintyWeighting(nn.Module):
         self.log_variances = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in tasks})
 
     def forward(
-        self, logits: Mapping[str, Float[Tensor, "B"]], labels: Mapping[str, Float[Tensor, "B"]]
+        self,
+        logits: Mapping[str, Float[Tensor, "B"]],
+        labels: Mapping[str, Float[Tensor, "B"]],
+        fake_negatives: Collection[str] = (),
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """The sum, and each task's own loss as it is; a task without a label in the batch moves nothing."""
-        parts = {task: masked_bce(logit, labels[task]) for task, logit in logits.items()}
+        parts = task_losses(logits, labels, fake_negatives=fake_negatives)
         weighted = [
             ((-self.log_variances[task]).exp() * part + 0.5 * self.log_variances[task])
             * (~labels[task].isnan()).any().to(part.dtype)

@@ -40,7 +40,7 @@ def _recipe_inputs(context: RunContext, *parts: str) -> Mapping[str, str]:
 
 
 def _upstream_inputs(context: RunContext) -> Mapping[str, str]:
-    return _recipe_inputs(context, "windows_days", "sequence_length", "activity_ttl_hours", "upstream")
+    return _recipe_inputs(context, "windows_days", "sequence_length", "activity_ttl_hours", "upstream", "domains")
 
 
 def _source_inputs(context: RunContext) -> Mapping[str, str]:

@@ -6,12 +6,14 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from trainers.ranking import recipes as ranking
 from trainers.retrieval import recipes as retrieval
 from trainers.upstream import gate_recipes
 from trainers.upstream import recipes as upstream
 from trainers.upstream.gate_recipes import GateRecipe
+from trainers.upstream.recipes import LATER
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +21,7 @@ class RunRecipe:
     """Everything that sizes a run, whatever the dataset."""
 
     upstream: upstream.UpstreamRecipe
-    """Upstream models, the same sizes for both domains."""
+    """Upstream models, the same sizes for all."""
     ctr: ranking.RankingRecipe
     """CTR ranker."""
     cvr: ranking.RankingRecipe
@@ -42,11 +44,27 @@ class RunRecipe:
     """Resamples behind every interval."""
     gates: GateRecipe = field(default_factory=gate_recipes.default)
     """Bounds that a day's embeddings must keep to become visible."""
+    domains: Literal["separate", "unified", "compared"] = field(default="separate", metadata=LATER)
+    """Upstream models: one for each domain, one for both domains together, or all three to compare them."""
 
     def fingerprint_text(self, *parts: str) -> str:
         """Canonical text, equal exactly when two recipes are; of some fields alone when they are named."""
         fields = dataclasses.asdict(self)
-        return json.dumps({name: fields[name] for name in parts or fields}, sort_keys=True)
+        chosen = {name: fields[name] for name in parts or fields}
+        for name in _unset(self) & set(chosen):
+            del chosen[name]
+        for name in _unset(self.upstream):
+            del fields["upstream"][name]
+        return json.dumps(chosen, sort_keys=True)
+
+
+def _unset(recipe: RunRecipe | upstream.UpstreamRecipe) -> set[str]:
+    """Fields of a recipe that came later and are at their default."""
+    return {
+        each.name
+        for each in dataclasses.fields(recipe)
+        if each.metadata == LATER and getattr(recipe, each.name) == each.default
+    }
 
 
 def default() -> RunRecipe:
@@ -66,6 +84,16 @@ def compared() -> RunRecipe:
     )
 
 
+def unified() -> RunRecipe:
+    """The default with one upstream model of both domains, whose embeddings every consumer reads."""
+    return replace(default(), domains="unified")
+
+
+def domains() -> RunRecipe:
+    """The default with the unified upstream model beside those of each domain, in arms of its own."""
+    return replace(default(), domains="compared")
+
+
 def tiny() -> RunRecipe:
     """For tests and first looks: a whole run in seconds on a few thousand rows."""
     recipe = default()
@@ -82,7 +110,13 @@ def tiny() -> RunRecipe:
     )
 
 
-RECIPES: dict[str, Callable[[], RunRecipe]] = {"default": default, "compared": compared, "tiny": tiny}
+RECIPES: dict[str, Callable[[], RunRecipe]] = {
+    "default": default,
+    "compared": compared,
+    "domains": domains,
+    "unified": unified,
+    "tiny": tiny,
+}
 
 
 def get_recipe(name: str) -> RunRecipe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,12 @@ from feature_repo.contract import EmbeddingVersion, write_atomically
 from feature_repo.layout import open_store
 from trainers.data.active_entities import ActiveEntities, EntityFiles
 from trainers.data.event_log import EventLog
-from trainers.data.history_rows import HistoryReader
-from trainers.data.manifest import UPSTREAM_MODELS, embedding_versions
+from trainers.data.manifest import embedding_versions
 from trainers.data.model_inputs import field_config, side_config
 from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
 from trainers.data.upstream_data import (
     IdTables,
-    UpstreamRows,
     UpstreamSpecs,
-    domain_columns,
     read_rows,
     upstream_specs,
 )
@@ -37,8 +34,9 @@ from trainers.upstream.compatibility import Compatibility
 from trainers.upstream.model import UpstreamConfig
 from trainers.upstream.publish import PublishPlan, publish
 from trainers.upstream.recipes import UpstreamRecipe
-from trainers.upstream.trainer import UpstreamExamples, UpstreamTrainer
-from trainers.upstream.walk import PROGRESSIVE_FILE, WalkData, WalkPlan, walk
+from trainers.upstream.trainer import UpstreamTrainer
+from trainers.upstream.walk import PROGRESSIVE_FILE, WalkPlan, walk
+from trainers.upstream_rows import domain_tasks, history_reader, walk_data
 
 ENTITY_FILES = f"{UPSTREAM}/entities"
 
@@ -64,8 +62,9 @@ def run_train(context: RunContext, progress: Progress) -> Mapping[str, Any]:
 
     def train(version: EmbeddingVersion, progress: Progress) -> list[dict[str, Any]]:
         history = history_reader(log, context.path(OFFLINE), specs, version.model, context.config.seed)
-        data = walk_data(log, rows, version.model, entities, history)
-        trainer = upstream_trainer(log, specs, recipe(context).upstream, version.model, context.config.seed)
+        sizes = recipe(context).upstream
+        data = walk_data(log, rows, version.model, sizes, entities, history)
+        trainer = upstream_trainer(log, specs, sizes, version.model, context.config.seed)
         return walk(trainer, data, _plan(context, log, version), progress)
 
     # The processes of a team train every model together, one model after the other.
@@ -89,12 +88,6 @@ def _trained(
     remove(context.path(ENTITY_FILES))
     record_trained(Home(context), versions)
     return figures
-
-
-def history_reader(log: EventLog, offline: Path, specs: UpstreamSpecs, model: str, seed: int) -> HistoryReader:
-    """The long histories that a model learns from before the first day."""
-    tasks = log.spec.domain_tasks(UPSTREAM_MODELS[model])
-    return HistoryReader(log, offline, specs, tasks, before=log.spec.window.features_from, seed=seed)
 
 
 def run_publish(context: RunContext, progress: Progress) -> Mapping[str, Any]:
@@ -147,7 +140,7 @@ def upstream_trainer(
     seed: int,
     compatibility: Compatibility | None = None,
 ) -> UpstreamTrainer:
-    """An untrained model of a domain for these inputs.
+    """An untrained model for these inputs.
 
     Raises:
         ValueError: The recipe weighs a task that the dataset does not declare.
@@ -168,11 +161,6 @@ def id_tables_mb(specs: UpstreamSpecs, sizes: UpstreamRecipe) -> float:
     """What the id tables of one model take in training, in MiB: weights and both of Adam's moments."""
     rows = sum(item.buckets for spec in specs.sides() for item in spec.ids if not item.length)
     return rows * sizes.token_dim * 3 * 4 / 2**20
-
-
-def domain_tasks(log: EventLog, model: str) -> tuple[str, ...]:
-    """Tasks of the domain that a model is trained on."""
-    return tuple(task.name for task in log.spec.domain_tasks(UPSTREAM_MODELS[model]))
 
 
 def upstream_config(
@@ -199,35 +187,6 @@ def upstream_config(
         experts=sizes.experts,
         num_experts=sizes.num_experts,
     )
-
-
-def walk_data(log: EventLog, rows: UpstreamRows, model: str, entities: EntityFiles, history: HistoryReader) -> WalkData:
-    """What a model walks over: the rows of its domain, the entities to embed, and the long histories."""
-    columns = domain_columns(log.spec.tasks, UPSTREAM_MODELS[model])
-    domain = rows.index.domain(columns)
-    return WalkData(
-        stream=UpstreamExamples(
-            examples=rows.examples.take(domain.kept).with_labels(columns),
-            user_ids=rows.user_ids[domain.kept],
-            pin_ids=rows.pin_ids[domain.kept],
-        ),
-        known_at=domain.known_at,
-        tasks=domain_tasks(log, model),
-        entities=entities,
-        history=_History(history),
-        num_history=history.num_rows,
-    )
-
-
-class _History:
-    """Chunks of a history reader in the form that the walk takes; iterable again and again."""
-
-    def __init__(self, reader: HistoryReader) -> None:
-        self._reader = reader
-
-    def __iter__(self) -> Iterator[UpstreamExamples]:
-        for chunk in self._reader:
-            yield UpstreamExamples(examples=chunk.examples, user_ids=chunk.user_ids, pin_ids=chunk.pin_ids)
 
 
 def _last_aucs(curve: list[dict[str, Any]], model: str) -> dict[str, float]:

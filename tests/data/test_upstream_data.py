@@ -11,14 +11,12 @@ import pytest
 
 from tests.data.small_repo import SmallRepo
 from tests.data.tiny_log import TIME, at, ingest_tiny, tiny_tables
-from trainers.data.dataset import Task
 from trainers.data.upstream_data import (
     IdTables,
     UpstreamRows,
     UpstreamSpecs,
     attribute_frame,
     buckets,
-    domain_columns,
     known_surfaces,
     read_rows,
     upstream_specs,
@@ -44,15 +42,6 @@ def rows(small_repo: SmallRepo, specs: UpstreamSpecs) -> UpstreamRows:
 )
 def test_buckets_are_powers_of_two_between_bounds(num_keys: int, load: float, expected: int) -> None:
     assert buckets(num_keys, load=load) == expected
-
-
-def test_domain_columns_are_positions_among_all_tasks() -> None:
-    tasks = [
-        Task(name=name, label="click", domain=domain)  # type: ignore[arg-type]
-        for name, domain in (("a", "engagement"), ("b", "conversion"), ("c", "engagement"))
-    ]
-    assert domain_columns(tasks, "engagement") == [0, 2]
-    assert domain_columns(tasks, "conversion") == [1]
 
 
 def test_keys_are_hashed_as_often_and_as_widely_as_asked_for(small_repo: SmallRepo, specs: UpstreamSpecs) -> None:
@@ -109,8 +98,7 @@ def test_rows_know_a_click_at_once_and_a_purchase_when_its_window_has_closed(
     assert rows.index.known_at.tolist() == np.stack([shown, closes], axis=1).tolist()
     assert click.tolist() == log["click"].to_pylist()
     assert (~np.isnan(purchase) == (click == 1.0)).all()
-    domain = rows.index.domain([0, 1])
-    assert (domain.known_at == np.where(click == 1.0, closes, shown)).all()
+    assert (rows.index.shown_at == shown).all()
     assert set(np.unique(purchase[~np.isnan(purchase)])) == {0.0, 1.0}
 
 

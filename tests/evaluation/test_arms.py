@@ -23,7 +23,7 @@ from trainers.evaluation.arms import (
 )
 from trainers.ranking.train import predict
 
-CTR, CVR = (EmbeddingVersion(model=model, version=1, dim=16) for model in ("ctr", "cvr"))
+CTR, CVR, UNIFIED = (EmbeddingVersion(model=model, version=1, dim=16) for model in ("ctr", "cvr", "unified"))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def job(small_repo: SmallRepo) -> RankerJob:
 
 
 def test_arms_grow_from_none_to_both_domains() -> None:
-    found = arms(CTR, CVR)
+    found = arms(CTR, [CVR])
     assert [arm.inputs for arm in found] == ["none", "user", "pin", "both", "both_domains"]
     assert [(arm.versions_of("user"), arm.versions_of("pin")) for arm in found] == [
         ((), ()),
@@ -45,7 +45,19 @@ def test_arms_grow_from_none_to_both_domains() -> None:
 
 
 def test_arms_without_another_domain_end_with_both() -> None:
-    assert [arm.inputs for arm in arms(CTR, None)] == ["none", "user", "pin", "both"]
+    assert [arm.inputs for arm in arms(CTR)] == ["none", "user", "pin", "both"]
+
+
+def test_arms_compare_the_unified_model_with_each_domain_and_end_with_what_a_release_has() -> None:
+    found = arms(CTR, [CVR], UNIFIED)
+    assert [(arm.inputs, arm.versions) for arm in found[3:]] == [
+        ("both", (CTR,)),
+        ("other_domain", (CVR,)),
+        ("unified", (UNIFIED,)),
+        ("both_domains", (CTR, CVR)),
+    ]
+    assert found[:3] == arms(CTR)[:3]
+    assert {arm.entities for arm in found[3:]} == {("user", "pin")}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +90,7 @@ def test_arm_reads_its_vectors_pairs_those_of_one_space_and_hides_them_by_entity
     pairs: tuple[tuple[str, str], ...],
     hidden: tuple[tuple[str, ...], ...],
 ) -> None:
-    (arm,) = [arm for arm in arms(CTR, CVR) if arm.inputs == inputs]
+    (arm,) = [arm for arm in arms(CTR, [CVR]) if arm.inputs == inputs]
     specs = arm_specs(job, arm)
     named = [[item.column.replace("__", "_").split("_") for item in spec.vectors] for spec in specs]
     assert [next(word for word in words if word in ("content", "ctr", "cvr")) for words in named[0]] == user
@@ -88,7 +100,7 @@ def test_arm_reads_its_vectors_pairs_those_of_one_space_and_hides_them_by_entity
 
 
 def test_arm_brings_embeddings_to_unit_variance_and_leaves_vectors_of_attributes_alone(job: RankerJob) -> None:
-    (arm,) = [arm for arm in arms(CTR, CVR) if arm.inputs == "both"]
+    (arm,) = [arm for arm in arms(CTR, [CVR]) if arm.inputs == "both"]
     config = ranker_config(job, arm, *arm_specs(job, arm))
     assert config.user.fields.vector_scales == (CTR.dim**0.5,)
     assert config.pin.fields.vector_scales == (1.0, CTR.dim**0.5)
@@ -97,7 +109,7 @@ def test_arm_brings_embeddings_to_unit_variance_and_leaves_vectors_of_attributes
 
 
 def test_every_arm_has_the_same_sizes_but_for_its_vectors(job: RankerJob) -> None:
-    configs = [ranker_config(job, arm, *arm_specs(job, arm)) for arm in arms(CTR, CVR)]
+    configs = [ranker_config(job, arm, *arm_specs(job, arm)) for arm in arms(CTR, [CVR])]
     plain = [
         replace(
             config,

@@ -22,7 +22,8 @@ def job(small_repo: SmallRepo) -> RankerJob:
 
 def test_arms_of_lightgbm_read_what_the_neural_ones_read(small_repo: SmallRepo, job: RankerJob) -> None:
     recipe, rows = tiny_boosted(), job.split.test
-    none, user, _, both, both_domains = arms(*small_repo.manifest.embeddings)
+    ctr, cvr = small_repo.manifest.embeddings
+    none, user, _, both, both_domains = arms(ctr, [cvr])
     names = {arm.inputs: set(arm_columns(job, arm, recipe, rows).names) for arm in (none, user, both, both_domains)}
     dim = small_repo.manifest.embeddings[0].dim
     assert not any("_embedding_" in name for name in names["none"])
@@ -32,7 +33,8 @@ def test_arms_of_lightgbm_read_what_the_neural_ones_read(small_repo: SmallRepo, 
 
 
 def test_every_arm_and_seed_is_scored_on_the_rows_of_the_neural_rankers(small_repo: SmallRepo, job: RankerJob) -> None:
-    every = {"pctr": arms(*small_repo.manifest.embeddings)}
+    ctr, cvr = small_repo.manifest.embeddings
+    every = {"pctr": arms(ctr, [cvr])}
     found = boosted_results({"pctr": job}, every, tiny_boosted(), workers=1, progress=SILENT)["pctr"]
     assert [each.arm.inputs for each in found] == ["none", "both", "both_domains"]
     for each in found:

@@ -193,6 +193,21 @@ def test_compare_leaves_baselines_out_without_a_recipe_for_them(job: RetrievalJo
     assert len(rows) == 4
 
 
+def test_compare_has_the_unified_model_in_the_place_of_the_released_vectors(job: RetrievalJob) -> None:
+    bare = replace(job, seeds=(1,), recipe=replace(job.recipe, baselines=None))
+    ctr, stand_in = job.manifest.embeddings
+    rows, released = compare(bare, (ctr,), stand_in, workers=1, progress=SILENT)
+    assert [row.model for row in rows] == [
+        "popularity",
+        "upstream ctr_v1 inner product",
+        "upstream cvr_v1 inner product",
+        "two-tower, no embeddings",
+        "two-tower, unified model",
+        "two-tower, both domains",
+    ]
+    assert [item.column.split("__")[0] for item in released.user.vectors] == ["user_embedding_ctr_v1"]
+
+
 def test_ease_is_left_out_where_users_and_pins_are_too_many(
     job: RetrievalJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -65,6 +65,17 @@ def test_services_pair_every_ctr_version_with_every_cvr_version() -> None:
     assert names["ranking__ctr_v2"].versions == (CTR_2,)
 
 
+def test_services_read_one_version_of_each_of_some_models() -> None:
+    unified = EmbeddingVersion(model="unified", version=1, dim=DIM)
+    names = consumer_services(replace(MANIFEST, embeddings=(*MANIFEST.embeddings, unified)))
+    several = [tuple(version.model for version in each.versions) for each in names.values() if len(each.versions) > 1]
+    pairs = [("ctr", "cvr"), ("ctr", "unified"), ("cvr", "unified"), ("ctr", "cvr", "unified")]
+    assert several == [*pairs, *pairs]
+    views = names["ranking__ctr_v1__cvr_v1__unified_v1"].views
+    assert views[-2:] == ("user_embedding_unified_v1", "pin_embedding_unified_v1")
+    assert names["retrieval__unified_v1"].versions == (unified,)
+
+
 def test_views_take_their_ttl_from_the_manifest() -> None:
     views = feature_views(replace(MANIFEST, activity_ttl_hours=30, attributes_ttl_hours=0))
     assert views["user_activity"].ttl == timedelta(hours=30)

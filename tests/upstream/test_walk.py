@@ -209,3 +209,19 @@ def test_vector_column_holds_the_rows_of_a_matrix() -> None:
     column = vector_column(np.array([[1.0, 2.0], [3.0, 4.0]], np.float32))
     assert (column.type, column.to_pylist()) == (pa.list_(pa.float32()), [[1.0, 2.0], [3.0, 4.0]])
     assert vector_column(np.empty((0, 2), np.float32)).to_pylist() == []
+
+
+def test_scores_are_held_against_the_labels_that_came_out_where_others_are_learned(tmp_path: Path) -> None:
+    stream, known = worlds.rows(sum(DAYS)), worlds.known_at(*DAYS)
+    final = stream.examples.labels.copy()
+    final[:, 1] = np.nan
+    final[:50, 1] = np.arange(50) % 2
+    curve = walk(worlds.trainer(), worlds.data(replace(stream, judged=final), known), worlds.plan(tmp_path, 4), SILENT)
+    plain = walk(worlds.trainer(), worlds.data(stream, known), worlds.plan(tmp_path / "plain", 4), SILENT)
+    # The first day has forty rows, the second ten of those with a final label.
+    assert [(each["day"], each["n"]) for each in curve if each["task"] == "like"] == [
+        ("2024-01-01", 40),
+        ("2024-01-02", 10),
+    ]
+    clicks = [[each for each in found if each["task"] == "click"] for found in (curve, plain)]
+    assert clicks[0] == clicks[1]

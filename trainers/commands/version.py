@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trainers.life.version_plan import NewVersion, PlannedVersion
     from trainers.progress import Progress
 
-ModelOption = Annotated[str, typer.Option("--model", metavar="NAME", help="Upstream model: ctr or cvr.")]
+ModelOption = Annotated[str, typer.Option("--model", metavar="NAME", help="Upstream model: ctr, cvr or unified.")]
 ScratchOption = Annotated[bool, typer.Option("--from-scratch", help="Train a space of its own.")]
 CompatibleOption = Annotated[
     str | None,

@@ -6,9 +6,9 @@ Dims: N rows, T tasks.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from feature_repo.contract import (
     write_atomically,
 )
 from feature_repo.encoding import Array, InputSpec, add_context
-from trainers.data.dataset import DatasetSpec, Task
+from trainers.data.dataset import DatasetSpec
 from trainers.data.event_log import EventLog
 from trainers.data.examples import Examples, concatenate, encode_sides, label_matrix
 from trainers.data.frames import point_in_time_frame
@@ -86,27 +86,21 @@ class RowIndex:
     """Labels [N, T] in the dataset's order of tasks, NaN where a task is not defined; final from `known_at` on."""
     known_at: npt.NDArray[np.int64]
     """Microseconds since the epoch at which each task's label [N, T] is known for good."""
+    converted_at: Mapping[int, Keys]
+    """Microseconds since the epoch at which the rows labelled 1 converted [N], by the position of each task whose label
+    arrives late; of other rows they say nothing."""
+    until: datetime
+    """Cut-off up to which events were read."""
 
-    def domain(self, columns: Sequence[int]) -> DomainRows:
-        """Rows on which a task of a domain is defined; a row is known once all its tasks are.
+    @property
+    def shown_at(self) -> Keys:
+        """Microseconds since the epoch of each impression [N]."""
+        return _micros(self.frame[EVENT_TIMESTAMP])
 
-        Args:
-            columns: Positions of the domain's tasks.
-        """
-        defined = ~np.isnan(self.labels[:, columns])
-        kept = np.flatnonzero(defined.any(axis=1))
-        known_at = np.where(defined[kept], self.known_at[kept][:, columns], np.iinfo(np.int64).min)
-        return DomainRows(kept=kept, known_at=known_at.max(axis=1))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DomainRows:
-    """Rows of one domain."""
-
-    kept: Keys
-    """Their positions among all rows."""
-    known_at: Keys
-    """Microseconds since the epoch at which all labels of a row are known."""
+    def final_labels(self, column: int) -> npt.NDArray[np.float32]:
+        """Labels [N] of the task at a position that were final when events were read, NaN for others."""
+        closed = self.known_at[:, column] < round(self.until.timestamp() * 1_000_000)
+        return np.where(closed, self.labels[:, column], np.float32(np.nan))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,7 +180,17 @@ def row_index(log: EventLog, until: datetime) -> RowIndex:
         frame=frame.select(["user_id", "pin_id", "surface", EVENT_TIMESTAMP]),
         labels=label_matrix(frame, [task.name for task in log.spec.tasks]),
         known_at=_micros(frame[EVENT_TIMESTAMP])[:, None] + waits,
+        converted_at={
+            int(column): _resolved_at(frame, log.spec.tasks[column].name) for column in np.flatnonzero(waits)
+        },
+        until=until,
     )
+
+
+def _resolved_at(frame: pa.Table, task: str) -> Keys:
+    """Moment at which each row's label was first known [N]; 0 where it is not."""
+    column = frame[f"resolved_at_{task}"]
+    return _micros(pc.fill_null(column, pa.scalar(datetime.fromtimestamp(0, UTC), column.type)))
 
 
 def encode_rows(
@@ -206,11 +210,6 @@ def encode_rows(
                 encoded.append(Examples(inputs=encode_sides(each.sides(), joined), labels=index.labels[chunk]))
             stage.advance(len(chunk))
     return [concatenate(encoded) for encoded in parts]
-
-
-def domain_columns(tasks: Sequence[Task], domain: str) -> list[int]:
-    """Positions of a domain's tasks among all tasks."""
-    return [i for i, task in enumerate(tasks) if task.domain == domain]
 
 
 def attribute_frame(offline: Path, entity: str, known_by: datetime | None = None) -> pa.Table:

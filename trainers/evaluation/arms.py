@@ -72,15 +72,27 @@ class ArmResult(Scored):
     """The first seed's ranker, in evaluation mode."""
 
 
-def arms(own: EmbeddingVersion, other: EmbeddingVersion | None) -> list[Arm]:
-    """Arms of a ranker: none, its own domain's embeddings by entity, and both domains'."""
+def arms(
+    own: EmbeddingVersion, others: Sequence[EmbeddingVersion] = (), unified: EmbeddingVersion | None = None
+) -> list[Arm]:
+    """Arms of a ranker: none, its own domain's embeddings by entity, and last what a release has.
+
+    Args:
+        own: Version of the model that knows the ranker's domain.
+        others: Further versions that the release reads.
+        unified: Version of a model of both domains to compare with, which the release does not read.
+    """
     found = [
         Arm(inputs="none"),
         Arm(inputs="user", versions=(own,), entities=("user",)),
         Arm(inputs="pin", versions=(own,), entities=("pin",)),
         Arm(inputs="both", versions=(own,)),
     ]
-    return [*found, Arm(inputs="both_domains", versions=(own, other))] if other else found
+    if not others:
+        return found
+    if unified is not None:
+        found += [Arm(inputs="other_domain", versions=tuple(others)), Arm(inputs="unified", versions=(unified,))]
+    return [*found, Arm(inputs="both_domains", versions=(own, *others))]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

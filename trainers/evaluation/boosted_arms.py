@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 RANKER = "LightGBM"
 """Name in the report."""
-INPUTS = ("none", "both", "both_domains")
+INPUTS = ("none", "both", "other_domain", "unified", "both_domains")
 """Arms that it is trained in."""
 Logits = npt.NDArray[np.float32]
 

@@ -55,7 +55,7 @@ VALIDATION_USERS = 4096
 """Users of the validation days by whom epochs and prior are chosen, at most."""
 LEAST_TRAINING = 3
 """The validation days are at most one part in this many of the training days."""
-BASE, RELEASED = "two-tower, no embeddings", "two-tower, both domains"
+BASE, UNIFIED, RELEASED = "two-tower, no embeddings", "two-tower, unified model", "two-tower, both domains"
 
 
 class _TwoTowerPlan(NamedTuple):
@@ -126,11 +126,22 @@ def validation_start(window: Window) -> datetime:
 
 
 def compare(
-    job: RetrievalJob, versions: tuple[EmbeddingVersion, ...], *, workers: int, progress: Progress
+    job: RetrievalJob,
+    versions: tuple[EmbeddingVersion, ...],
+    unified: EmbeddingVersion | None = None,
+    *,
+    workers: int,
+    progress: Progress,
 ) -> tuple[list[RetrievalRow], RetrievalArm]:
-    """Rows of all models, and the two-tower with the embeddings of all versions, which is what a release serves."""
+    """Rows of all models, and the two-tower with the embeddings of these versions, which is what a release serves.
+
+    Args:
+        unified: Version of a model of both domains, compared in the place of the others.
+    """
     recipe, validation = job.recipe.baselines, job.validation.at_most(VALIDATION_USERS)
-    plan: list[_Judged] = [_TwoTowerPlan(BASE, ()), _TwoTowerPlan(RELEASED, versions)]
+    compared = [unified] if unified is not None else []
+    plan: list[_Judged] = [_TwoTowerPlan(BASE, ()), *(_TwoTowerPlan(UNIFIED, (each,)) for each in compared)]
+    plan.append(_TwoTowerPlan(RELEASED, versions))
     plan += baselines(recipe) if recipe else []
     # Read here: forked processes leave DuckDB alone.
     read = read_ahead(job.engagements, (validation, job.test)) if recipe else job.engagements
@@ -144,7 +155,8 @@ def compare(
     found = map_forked(judge, plan, name="retrieval models", workers=workers, progress=progress)
     arms = [each for each in found if isinstance(each, RetrievalArm)]
     others = [each for each in found if isinstance(each, Figures)]
-    figures = [popularity(job), *others, upstream(job, versions[0]), *(arm.figures for arm in arms)]
+    products = [upstream(job, version) for version in (versions[0], *compared)]
+    figures = [popularity(job), *others, *products, *(arm.figures for arm in arms)]
     rows = retrieval_rows(figures, arms[0].figures, arms[-1].figures, samples=job.samples, seed=job.seeds[0])
     return rows, arms[-1]
 

@@ -25,6 +25,7 @@ from trainers.data.engaged_pairs import engaged_pairs
 from trainers.data.engagements import read_engagements
 from trainers.data.event_log import EventLog
 from trainers.data.long_histories import read_histories, with_histories
+from trainers.data.manifest import released_versions, version_for
 from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
 from trainers.data.ranking_data import click_task, read_ranking_data, split
 from trainers.data.retrieval_data import RetrievalReader
@@ -82,7 +83,7 @@ class Evaluation:
         self.context, self.progress = context, progress
         self.log = EventLog(context.path(EVENT_LOG))
         self.store = open_store(context.path(REPO))
-        self.manifest = manifest(context)
+        self.manifest, self._given = manifest(context), versions
         if versions is not None:
             self.manifest = replace(self.manifest, embeddings=versions)
         self.recipe = recipe(context)
@@ -94,9 +95,15 @@ class Evaluation:
         """Declaration of the dataset."""
         return self.log.spec
 
-    def versions(self) -> dict[str, EmbeddingVersion]:
-        """Embedding versions by upstream model."""
-        return {version.model: version for version in self.manifest.embeddings}
+    @property
+    def versions(self) -> tuple[EmbeddingVersion, ...]:
+        """Embedding versions that a release reads."""
+        return self._given or released_versions(self.manifest.embeddings)
+
+    @property
+    def unified(self) -> EmbeddingVersion | None:
+        """Version of a model of both domains to compare with; none where there is none, or the release reads it."""
+        return next((version for version in self.manifest.embeddings if version not in self.versions), None)
 
     def ranker_job(self, task: str, *, ctr: bool) -> RankerJob:
         """The CTR or CVR ranker on its rows."""
@@ -118,9 +125,8 @@ class Evaluation:
 
     def ranker_arms(self, *, ctr: bool) -> list[Arm]:
         """Arms of the CTR or CVR ranker: its own domain's embeddings first."""
-        versions = self.versions()
-        own, other = (versions["ctr"], versions.get("cvr")) if ctr else (versions["cvr"], versions.get("ctr"))
-        return arms(own, other)
+        own = version_for(self.versions, "engagement" if ctr else "conversion")
+        return arms(own, [version for version in self.versions if version != own], self.unified)
 
     def ranker_jobs(self) -> dict[str, RankerJob]:
         """The rankers by `pctr` and, where there are conversions, `pcvr`."""
@@ -187,11 +193,15 @@ def run_evaluate(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     rankers, boosted = evaluation.rankers(), evaluation.boosted()
     retrieval_job = evaluation.retrieval_job()
     retrieval_rows, two_towers = compare(
-        retrieval_job, evaluation.manifest.embeddings, workers=context.config.threads, progress=progress
+        retrieval_job,
+        evaluation.versions,
+        evaluation.unified,
+        workers=context.config.threads,
+        progress=progress,
     )
     with progress.stage("figures and intervals"):
         lift = write_figures(evaluation, rankers, boosted, retrieval_rows)
-    versions = evaluation.manifest.embeddings
+    versions = evaluation.versions
     catalogue = open_catalogue(context.directory)
     with progress.stage("export the release"):
         release, figures = write_release(
@@ -249,7 +259,7 @@ def run_report(context: RunContext, progress: Progress) -> Mapping[str, Any]:
 
 def _lineage(context: RunContext) -> tracking.Lineage:
     """What the downstream models read, and the release that holds them."""
-    versions = manifest(context).embeddings
+    versions = released_versions(manifest(context).embeddings)
     marker = read_marker(context.directory, "evaluate")
     release = marker.figures.get("release") if marker else None
     return tracking.Lineage(

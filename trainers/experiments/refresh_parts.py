@@ -26,9 +26,10 @@ from trainers.data.active_entities import ActiveEntities, Keys
 from trainers.data.event_log import EventLog
 from trainers.data.examples import Examples
 from trainers.data.history_rows import HistoryReader
-from trainers.data.manifest import UPSTREAM_MODELS
+from trainers.data.label_stream import LabelStream
+from trainers.data.manifest import version_for
 from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO, manifest, recipe
-from trainers.data.upstream_data import RowIndex, UpstreamSpecs, domain_columns, encode_rows, row_index, upstream_specs
+from trainers.data.upstream_data import RowIndex, UpstreamSpecs, encode_rows, row_index, upstream_specs
 from trainers.experiments.history_share import HistoryShare
 from trainers.peak_memory import PeakMemory
 from trainers.progress import SILENT
@@ -52,9 +53,9 @@ from trainers.upstream.walk import (
     walk,
     write_embeddings,
 )
-from trainers.upstream_steps import domain_tasks, id_tables, upstream_trainer
+from trainers.upstream_rows import domain_tasks, history_reader, model_stream, upstream_examples
+from trainers.upstream_steps import id_tables, upstream_trainer
 
-MODEL = "ctr"
 FULL, DAY = "full", "day"
 Result = TypeVar("Result")
 
@@ -94,13 +95,14 @@ class Parts:
         self._store = open_store(self._context.path(REPO))
         self._recipe = recipe(self._context).upstream
         self._cutoffs = self._log.spec.cutoffs()
+        self._model = version_for(manifest(self._context).embeddings, "engagement").model
 
     def full(self) -> dict[str, Cost]:
         """From no model to the one of the day before the last, which the last day's refresh then goes on from."""
         cutoff = self._cutoffs[-1]
-        (index, stream), read = measured(lambda: self._rows(row_index(self._log, cutoff), None))
+        (stream, examples), read = measured(lambda: self._every(row_index(self._log, cutoff)))
         plan = WalkPlan(
-            model=MODEL,
+            model=self._model,
             cutoffs=tuple(self._cutoffs[:-1]),
             embed_from=self._cutoffs[-2],
             out=self._folder,
@@ -108,9 +110,9 @@ class Parts:
         )
         history = HistoryShare(self._history, 1.0)
         data = WalkData(
-            stream=stream,
-            known_at=index.domain(self._columns).known_at,
-            tasks=domain_tasks(self._log, MODEL),
+            stream=examples,
+            known_at=stream.known_at,
+            tasks=domain_tasks(self._log, self._model),
             entities=self._active,
             history=history,
             num_history=history.num_rows,
@@ -121,15 +123,14 @@ class Parts:
     def day(self) -> dict[str, Cost]:
         """From the model of the day before to the published vectors of the last day."""
         cutoff, before = self._cutoffs[-1], self._cutoffs[-2]
-        random = generator(self._context.config.seed, MODEL, cutoff)
+        random = generator(self._context.config.seed, self._model, cutoff)
 
         def read() -> tuple[UpstreamExamples, int, dict[str, tuple[Keys, Examples]]]:
             index = row_index(self._log, cutoff)
-            new, replayed = select_rows(
-                index.domain(self._columns).known_at, before, cutoff, self._recipe.replay, random
-            )
-            stream = self._rows(index, np.concatenate([new, replayed]))[1]
-            return stream, len(new), {entity: self._active(entity, cutoff) for entity in ENTITIES}
+            stream = self._stream(index)
+            new, replayed = select_rows(stream.known_at, before, cutoff, self._recipe.replay, random)
+            examples = self._examples(index, stream.take(np.concatenate([new, replayed])))
+            return examples, len(new), {entity: self._active(entity, cutoff) for entity in ENTITIES}
 
         (stream, num_new, entities), reading = measured(read)
 
@@ -138,7 +139,7 @@ class Parts:
             trainer.load(self._folder / CHECKPOINT)
             rows = np.arange(len(stream.user_ids))
             day = DayRows(stream=stream, new=rows[:num_new], replayed=rows[num_new:])
-            learn_day(trainer, day, domain_tasks(self._log, MODEL), MODEL, cutoff, random, _Silent())
+            learn_day(trainer, day, domain_tasks(self._log, self._model), self._model, cutoff, random, _Silent())
             return trainer
 
         trainer, training = measured(train)
@@ -152,7 +153,7 @@ class Parts:
         dim = self._recipe.embedding_dim
         for entity, (keys, examples) in entities.items():
             file = daily_file(self._folder, entity, cutoff)
-            write_embeddings(trainer, entity, keys, examples, file, f"{MODEL} at {cutoff:%Y-%m-%d}")
+            write_embeddings(trainer, entity, keys, examples, file, f"{self._model} at {cutoff:%Y-%m-%d}")
         yesterday = read_frame(partial(daily_file, self._folder, cutoff=before), dim)
         today = align(read_frame(partial(daily_file, self._folder, cutoff=cutoff), dim), yesterday)[0]
         gate_figures(today, yesterday, active={entity: keys for entity, (keys, _) in entities.items()})
@@ -162,21 +163,21 @@ class Parts:
             delay = self._log.spec.publish_delay
             write_snapshot(entity, state, cutoff, delay, self._folder / "published" / f"{entity}.parquet")
 
-    def _rows(self, index: RowIndex, chosen: Keys | None) -> tuple[RowIndex, UpstreamExamples]:
-        """Rows of the domain by their positions in it, all of them when none are given."""
-        kept = index.domain(self._columns).kept
-        rows = kept if chosen is None else kept[chosen]
-        (examples,) = encode_rows(self._store, [self._specs], index, rows, SILENT)
-        users, pins = (np.asarray(index.frame[name])[rows] for name in ("user_id", "pin_id"))
-        return index, UpstreamExamples(examples=examples.with_labels(self._columns), user_ids=users, pin_ids=pins)
+    def _stream(self, index: RowIndex) -> LabelStream:
+        return model_stream(self._log, index, self._model, self._recipe)
+
+    def _every(self, index: RowIndex) -> tuple[LabelStream, UpstreamExamples]:
+        """Everything that the model learns from."""
+        stream = self._stream(index)
+        return stream, self._examples(index, stream)
+
+    def _examples(self, index: RowIndex, stream: LabelStream) -> UpstreamExamples:
+        (examples,) = encode_rows(self._store, [self._specs], index, stream.rows, SILENT)
+        return upstream_examples(stream, examples, index)
 
     def _trainer(self) -> UpstreamTrainer:
         set_up_torch(1)
-        return upstream_trainer(self._log, self._specs, self._recipe, MODEL, self._context.config.seed)
-
-    @cached_property
-    def _columns(self) -> list[int]:
-        return domain_columns(self._log.spec.tasks, UPSTREAM_MODELS[MODEL])
+        return upstream_trainer(self._log, self._specs, self._recipe, self._model, self._context.config.seed)
 
     @cached_property
     def _specs(self) -> UpstreamSpecs:
@@ -190,9 +191,8 @@ class Parts:
 
     @cached_property
     def _history(self) -> HistoryReader:
-        tasks, before = self._log.spec.domain_tasks(UPSTREAM_MODELS[MODEL]), self._log.spec.window.features_from
         offline, seed = self._context.path(OFFLINE), self._context.config.seed
-        return HistoryReader(self._log, offline, self._specs, tasks, before=before, seed=seed)
+        return history_reader(self._log, offline, self._specs, self._model, seed)
 
 
 def main(arguments: list[str]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from feature_repo.contract import ENTITIES, EmbeddingVersion, write_atomically
 from feature_repo.encoding import Array, InputSpec
+from trainers.data.manifest import version_for
 from trainers.data.prepare import OFFLINE
 from trainers.data.ranking_data import vector_column, vector_input
 from trainers.data.version_vectors import Keys, version_vectors
@@ -58,7 +59,7 @@ class Setting:
     @property
     def version(self) -> EmbeddingVersion:
         """The version that consumers of the CTR ranker read."""
-        return self.evaluation.versions()["ctr"]
+        return version_for(self.evaluation.manifest.embeddings, "engagement")
 
     @property
     def arm(self) -> Arm:

@@ -15,9 +15,8 @@ from feature_repo.contract import EmbeddingVersion
 from trainers.data.active_entities import ActiveEntities, EntityFiles
 from trainers.data.examples import Examples
 from trainers.data.history_rows import HistoryReader
-from trainers.data.manifest import UPSTREAM_MODELS
 from trainers.data.older_vectors import older_vectors
-from trainers.data.upstream_data import UpstreamRows, UpstreamSpecs, domain_columns, read_rows, upstream_specs
+from trainers.data.upstream_data import UpstreamRows, UpstreamSpecs, read_rows, upstream_specs
 from trainers.experiments.history_share import HistoryShare
 from trainers.experiments.setting import Setting
 from trainers.forked import map_forked
@@ -25,13 +24,11 @@ from trainers.progress import Progress
 from trainers.upstream.compatibility import Compatibility
 from trainers.upstream.frame import Frame
 from trainers.upstream.recipes import UpstreamRecipe
-from trainers.upstream.trainer import UpstreamExamples
 from trainers.upstream.vector_files import read_frame
 from trainers.upstream.walk import WalkData, WalkPlan, daily_file, walk
-from trainers.upstream_steps import domain_tasks, id_tables, upstream_trainer
+from trainers.upstream_rows import history_reader, model_stream, walk_data
+from trainers.upstream_steps import id_tables, upstream_trainer
 
-MODEL = "ctr"
-"""Upstream model that experiments train: that of the engagement domain."""
 ENTITY_INPUTS = "entities"
 BACKWARD_MAP = "backward.safetensors"
 _DONE = "done"
@@ -61,7 +58,7 @@ class Walks:
     """Trains what is asked for, several at once, and goes on where an interrupted process stopped."""
 
     def __init__(self, setting: Setting) -> None:
-        self._setting, self._folder = setting, setting.work("walks")
+        self._setting, self._folder, self._model = setting, setting.work("walks"), setting.version.model
 
     def run(self, requests: Sequence[WalkRequest]) -> None:
         """Train the models that are not trained yet."""
@@ -103,13 +100,13 @@ class Walks:
         out, older = self._folder / request.name, request.compatible_with
         compatibility = Compatibility(older_dim=older.dim, weight=request.compatibility_weight) if older else None
         trainer = upstream_trainer(
-            self._setting.evaluation.log, self._specs, request.recipe, MODEL, request.seed, compatibility
+            self._setting.evaluation.log, self._specs, request.recipe, self._model, request.seed, compatibility
         )
         history = HistoryShare(self._history(request.seed), request.history_share)
         stream = replace(domain.stream, examples=targets[older]) if older else domain.stream
         data = replace(domain, stream=stream, history=history, num_history=history.num_rows)
         plan = WalkPlan(
-            model=MODEL,
+            model=self._model,
             cutoffs=tuple(cutoff for cutoff in self._cutoffs if cutoff <= request.until),
             embed_from=request.embed_from,
             out=out,
@@ -121,9 +118,11 @@ class Walks:
         (out / _DONE).touch()
 
     def _targets(self, version: EmbeddingVersion) -> Examples:
-        """Rows of the domain with what a consumer of the older version got for them."""
-        frame = self._rows.index.frame.take(self._rows.index.domain(self._columns).kept)
-        older = older_vectors(self._setting.evaluation.store, frame, version, self._setting.progress)
+        """What the model learns from, with what a consumer of the older version got for it."""
+        evaluation = self._setting.evaluation
+        stream = model_stream(evaluation.log, self._rows.index, self._model, evaluation.recipe.upstream)
+        frame = self._rows.index.frame.take(stream.rows)
+        older = older_vectors(evaluation.store, frame, version, self._setting.progress)
         return self._domain.stream.examples.with_inputs(older)
 
     @cached_property
@@ -148,23 +147,10 @@ class Walks:
         return read_rows(evaluation.log, evaluation.store, self._specs, self._setting.progress, until=until)
 
     @cached_property
-    def _columns(self) -> list[int]:
-        return domain_columns(self._setting.evaluation.spec.tasks, UPSTREAM_MODELS[MODEL])
-
-    @cached_property
     def _domain(self) -> WalkData:
-        """Rows of the engagement domain, with everything but what is the request's own."""
-        rows, domain = self._rows, self._rows.index.domain(self._columns)
-        return WalkData(
-            stream=UpstreamExamples(
-                examples=rows.examples.take(domain.kept).with_labels(self._columns),
-                user_ids=rows.user_ids[domain.kept],
-                pin_ids=rows.pin_ids[domain.kept],
-            ),
-            known_at=domain.known_at,
-            tasks=domain_tasks(self._setting.evaluation.log, MODEL),
-            entities=self._entities,
-        )
+        """Rows of the model's domains, with everything but what is the request's own."""
+        evaluation = self._setting.evaluation
+        return walk_data(evaluation.log, self._rows, self._model, evaluation.recipe.upstream, self._entities)
 
     @cached_property
     def _entities(self) -> EntityFiles:
@@ -177,7 +163,5 @@ class Walks:
         return ActiveEntities(evaluation.log, evaluation.store, self._specs, self._setting.offline, retention)
 
     def _history(self, seed: int) -> HistoryReader:
-        evaluation = self._setting.evaluation
-        tasks = evaluation.spec.domain_tasks(UPSTREAM_MODELS[MODEL])
-        before = evaluation.spec.window.features_from
-        return HistoryReader(evaluation.log, self._setting.offline, self._specs, tasks, before=before, seed=seed)
+        log, offline = self._setting.evaluation.log, self._setting.offline
+        return history_reader(log, offline, self._specs, self._model, seed)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.contract import ENTITIES, activity_view, join_key
 from feature_repo.versions import DayRecord, VersionRecord
-from trainers.data.manifest import UPSTREAM_MODELS
+from trainers.data.manifest import model_tasks
 from trainers.life.artifacts import day_artifacts
 from trainers.life.home import Home, embedding_version, upstream_recipe
 from trainers.upstream.aggregate import Keys, Vectors, keep_last, moving_average, normalised
@@ -130,8 +130,8 @@ def day_record(checked: Checked, cutoff: datetime, workspace: Path) -> DayRecord
 
 
 def probes(home: Home, record: VersionRecord, cutoff: datetime) -> Probes:
-    """Users and Pins that engaged on the last day before a cut-off, in the domain of a version."""
-    tasks = [task.name for task in home.log.spec.domain_tasks(UPSTREAM_MODELS[record.model])]
+    """Users and Pins that engaged on the last day before a cut-off, in the domains of a version."""
+    tasks = [task.name for task in model_tasks(home.log.spec, record.model)]
     labels = home.log.task_labels(cutoff - DAY, cutoff, known_by=cutoff)
     engaged = np.zeros(labels.num_rows, bool)
     for task in tasks:

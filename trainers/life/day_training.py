@@ -21,9 +21,9 @@ from feature_repo.layout import open_store
 from feature_repo.versions import VersionRecord
 from trainers.data.active_entities import ActiveEntities, Keys
 from trainers.data.examples import Examples
-from trainers.data.manifest import UPSTREAM_MODELS
+from trainers.data.label_stream import LabelStream
 from trainers.data.older_vectors import older_vectors
-from trainers.data.upstream_data import RowIndex, UpstreamSpecs, domain_columns, encode_rows, row_index
+from trainers.data.upstream_data import RowIndex, UpstreamSpecs, encode_rows, row_index
 from trainers.forked import map_forked
 from trainers.life.home import INPUTS_FILE, Home, embedding_version, upstream_recipe
 from trainers.life.older_version import compatible_with, learned_from
@@ -43,7 +43,8 @@ from trainers.upstream.walk import (
     select_rows,
     write_embeddings,
 )
-from trainers.upstream_steps import domain_tasks, upstream_trainer
+from trainers.upstream_rows import domain_tasks, model_stream, upstream_examples
+from trainers.upstream_steps import upstream_trainer
 
 Entities = Mapping[str, tuple[Keys, Examples]]
 
@@ -54,12 +55,10 @@ class VersionDay:
 
     record: VersionRecord
     specs: UpstreamSpecs
-    columns: list[int]
-    """Its tasks among all tasks."""
-    new: Keys
-    """Positions of its new rows in the index."""
-    replayed: Keys
-    """Positions of the rows that it sees again."""
+    stream: LabelStream
+    """What it learns of the day, in the order in which a walk draws it: what is new, then what is replayed."""
+    num_new: int
+    """New ones of these."""
     random: np.random.Generator
     """Its random choices, those of the replayed rows made."""
     out: Path
@@ -85,9 +84,7 @@ def train_day(
         return {}
     index = row_index(home.log, cutoff)
     days = [_version_day(home, record, index, cutoff, workspace / record.key) for record in missing]
-    rows = np.unique(
-        np.concatenate([np.empty(0, np.int64), *(part for day in days for part in (day.new, day.replayed))])
-    )
+    rows = np.unique(np.concatenate([np.empty(0, np.int64), *(day.stream.rows for day in days)]))
     examples = _examples(home, days, index, rows, progress)
     entities = _entities(home, days, cutoff, progress)
 
@@ -105,17 +102,15 @@ def train_day(
 
 
 def _version_day(home: Home, record: VersionRecord, index: RowIndex, cutoff: datetime, out: Path) -> VersionDay:
-    columns = domain_columns(home.log.spec.tasks, UPSTREAM_MODELS[record.model])
-    domain = index.domain(columns)
+    recipe = upstream_recipe(record)
+    stream = model_stream(home.log, index, record.model, recipe)
     random = generator(record.seed, record.model, cutoff)
-    replay = upstream_recipe(record).replay
-    new, replayed = select_rows(domain.known_at, cutoff - timedelta(days=1), cutoff, replay, random)
+    new, replayed = select_rows(stream.known_at, cutoff - timedelta(days=1), cutoff, recipe.replay, random)
     return VersionDay(
         record=record,
         specs=UpstreamSpecs.load(home.folder(record.key) / INPUTS_FILE),
-        columns=columns,
-        new=domain.kept[new],
-        replayed=domain.kept[replayed],
+        stream=stream.take(np.concatenate([new, replayed])),
+        num_new=len(new),
         random=random,
         out=out,
     )
@@ -181,24 +176,24 @@ def _entities(home: Home, days: Sequence[VersionDay], cutoff: datetime, progress
 
 
 def _stream(day: VersionDay, index: RowIndex, examples: Examples, rows: Keys) -> UpstreamExamples:
-    """The version's rows in the order in which a walk draws them: new ones, then replayed ones."""
-    chosen = np.concatenate([day.new, day.replayed])
-    at = np.searchsorted(rows, chosen)
-    return UpstreamExamples(
-        examples=examples.take(at).with_labels(day.columns),
-        user_ids=np.asarray(index.frame["user_id"])[chosen],
-        pin_ids=np.asarray(index.frame["pin_id"])[chosen],
-    )
+    """What the version learns of the day, with its inputs.
+
+    Args:
+        examples: Inputs of these rows.
+        rows: Positions in the index, increasing.
+    """
+    return upstream_examples(day.stream, examples.take(np.searchsorted(rows, day.stream.rows)), index)
 
 
 def _train(
     home: Home, day: VersionDay, stream: UpstreamExamples, entities: Entities, cutoff: datetime, progress: Progress
 ) -> dict[str, Any]:
     """Go on from the version's checkpoint, and leave the next one and the day's vectors in the workspace."""
-    record, num_new = day.record, len(day.new)
+    record, num_new = day.record, day.num_new
     trainer = upstream_trainer(home.log, day.specs, day.recipe, record.model, record.seed, compatibility(home, record))
     notes = trainer.load(home.folder(record.key) / CHECKPOINT)
-    rows = DayRows(stream=stream, new=np.arange(num_new), replayed=np.arange(num_new, num_new + len(day.replayed)))
+    entries = np.arange(len(day.stream.rows))
+    rows = DayRows(stream=stream, new=entries[:num_new], replayed=entries[num_new:])
     tasks = domain_tasks(home.log, record.model)
     with progress.stage(f"train {record.key}", len(rows)) as stage:
         scores = learn_day(trainer, rows, tasks, record.model, cutoff, day.random, stage)
@@ -210,4 +205,4 @@ def _train(
     # Written last: it says that the day is whole.
     write_atomically(day.out / PROGRESSIVE_FILE, json.dumps(curve) + "\n")
     aucs = {f"{each['task']}_roc_auc": round(each["roc_auc"], 4) for each in scores}
-    return {"new": num_new, "replayed": len(day.replayed), **aucs}
+    return {"new": num_new, "replayed": len(entries) - num_new, **aucs}

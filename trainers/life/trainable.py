@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from feature_repo.contract import EmbeddingVersion, service_name
 from feature_repo.layout import open_store
 from feature_repo.release.agreement import references_by_service
 from feature_repo.release.manifest import Services
 from feature_repo.versions import DayRecord, VersionRecord, VersionState, WrongStateError, version_subject
-from trainers.data.manifest import embedding_versions
+from trainers.data.manifest import UPSTREAM_MODELS, embedding_versions, released_versions
 from trainers.life.home import Home, embedding_version
 from trainers.life.older_version import no_second_walk
 from trainers.life.refreshed import REFRESHED_STATES
@@ -21,6 +22,7 @@ from trainers.upstream_steps import embedded_cutoffs
 
 DAY = timedelta(days=1)
 UNFINISHED = (VersionState.TRAINING, VersionState.BACKFILLING)
+Named = TypeVar("Named")
 
 
 class NotTrainableError(ValueError):
@@ -29,7 +31,7 @@ class NotTrainableError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainableVersions:
-    """One version of each upstream model, each with its vectors over the training and judged days."""
+    """One version of each of some upstream models, with its vectors over the training and judged days."""
 
     records: tuple[VersionRecord, ...]
     """In the order in which services name them."""
@@ -52,7 +54,7 @@ class TrainableVersions:
 
 
 def trainable_versions(home: Home, named: Sequence[str]) -> TrainableVersions:
-    """The versions that are named, and for other models those of the live release.
+    """The versions that are named, and for domains that these do not know those of the live release.
 
     Raises:
         UnknownSubjectError: There is no such version; the text has the nearest names.
@@ -94,12 +96,19 @@ def _chosen(home: Home, named: Sequence[str]) -> tuple[VersionRecord, ...]:
     live = home.catalogue.pointers().live
     if live is not None:
         theirs = (home.catalogue.version(key) for key in home.catalogue.release(live).versions)
-        found = {**{record.model: record for record in theirs}, **found}
-    models = [version.model for version in embedding_versions(home.log.spec, home.recipe)]
-    if absent := [model for model in models if model not in found]:
+        found = completed(found, {record.model: record for record in theirs})
+    models = [version.model for version in released_versions(embedding_versions(home.log.spec, home.recipe))]
+    if absent := [model for model in completed(dict.fromkeys(found), dict.fromkeys(models)) if model not in found]:
         has = f"the live release {live} has none" if live else "no release is live to take it from"
         raise ValueError(f"--version must name a version of {', '.join(absent)} too (got none, and {has}); name one")
-    return tuple(found[model] for model in models)
+    return tuple(found[model] for model in UPSTREAM_MODELS if model in found)
+
+
+def completed(named: Mapping[str, Named], others: Mapping[str, Named]) -> dict[str, Named]:
+    """What is named for some models, and of others what is there for those that know a domain which these do not."""
+    known = {domain for model in named for domain in UPSTREAM_MODELS[model]}
+    missing = {model: each for model, each in others.items() if not known.issuperset(UPSTREAM_MODELS[model])}
+    return {**missing, **named}
 
 
 def _check_state(home: Home, record: VersionRecord) -> None:

@@ -22,7 +22,7 @@ class NewVersion:
     """What is asked for."""
 
     model: str
-    """Upstream model, `ctr` or `cvr`."""
+    """Upstream model: `ctr`, `cvr` or `unified`."""
     compatible_with: str | None = None
     """Key of the version to keep a map to; none to train from scratch."""
     seed: int | None = None

@@ -26,7 +26,8 @@ from trainers.progress import Progress
 from trainers.torch_setup import set_up_torch
 from trainers.upstream.trainer import UpstreamTrainer
 from trainers.upstream.walk import WalkData, WalkPlan, daily_file, walk, write_embeddings
-from trainers.upstream_steps import history_reader, upstream_trainer, walk_data
+from trainers.upstream_rows import history_reader, walk_data
+from trainers.upstream_steps import upstream_trainer
 
 PROCESS_MB = 400.0
 """Memory of a process that embeds, its model and inputs not counted."""
@@ -125,7 +126,8 @@ def _data(home: Home, record: VersionRecord, specs: UpstreamSpecs, until: dateti
     if older is not None:
         targets = older_vectors(store, rows.index.frame, embedding_version(older), progress)
         rows = rows.with_inputs(dict(targets))
-    return walk_data(home.log, rows, record.model, EntityFiles(home.run), history)
+    recipe = upstream_recipe(record)
+    return walk_data(home.log, rows, record.model, recipe, EntityFiles(home.run), history)
 
 
 def _weights(out: Path, cutoff: datetime) -> Path:

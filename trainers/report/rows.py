@@ -10,9 +10,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-Inputs = Literal["none", "user", "pin", "both", "both_domains"]
-"""Embeddings that a ranker reads: of its own domain (`user`, `pin`, `both`) or of both domains."""
-INPUTS_ORDER: tuple[Inputs, ...] = ("none", "user", "pin", "both", "both_domains")
+Inputs = Literal["none", "user", "pin", "both", "other_domain", "both_domains", "unified"]
+"""Embeddings that a ranker reads: of its own domain (`user`, `pin`, `both`), of the other one, of both, or of one
+model that was trained on both domains beside those (`unified`)."""
+INPUTS_ORDER: tuple[Inputs, ...] = ("none", "user", "pin", "both", "other_domain", "both_domains", "unified")
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]

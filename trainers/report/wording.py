@@ -12,13 +12,17 @@ INPUTS_LABELS: dict[Inputs, str] = {
     "user": "user",
     "pin": "Pin",
     "both": "user + Pin",
+    "other_domain": "other domain",
     "both_domains": "both domains",
+    "unified": "unified model",
 }
 _INPUTS_IN_SENTENCE: dict[Inputs, str] = {
     "both": "user and Pin embeddings",
     "both_domains": "user and Pin embeddings of both domains",
     "user": "user embeddings",
     "pin": "Pin embeddings",
+    "other_domain": "user and Pin embeddings of the other domain",
+    "unified": "user and Pin embeddings of the unified model",
 }
 
 
@@ -97,7 +101,8 @@ def headline_rows(report: Report) -> list[LiftRow]:
     """The comparison that the headline is about: one row per task, all with the same inputs.
 
     Chosen by the inputs alone, never by the size of the lift: `both`, or where that was not run the next of
-    `both_domains`, `user` and `pin`. Of several rankers the first, which is the one that a release serves.
+    `both_domains`, `user`, `pin`, `other_domain` and `unified`. Of several rankers the first, which is the one that a
+    release serves.
     """
     measured = [row for row in report.lift if row.roc_auc_lift_pct is not None]
     for inputs in _INPUTS_IN_SENTENCE:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 LayerPair = tuple[str, ...]
 
 DHEN_MODULES = ("dcn", "masknet", "mlp", "transformer")
 """Interaction modules that a layer may pair."""
+LATER = MappingProxyType({"later": True})
+"""Metadata of a field that came after runs were made: fingerprints leave it out at its default, and stay valid."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +82,9 @@ class UpstreamRecipe:
     """Rows that a key must have been in before its row of the table is read; until then content alone stands for it."""
     uniform_negatives: int = 0
     """Pins of the day's rows drawn uniformly for every step, as negatives beside those of the batch."""
+    delayed_feedback: Literal["wait", "fake_negatives"] = field(default="wait", metadata=LATER)
+    """Labels that arrive late: learned when their attribution window has closed, or at once as negatives and again as
+    positives at the conversion, with the importance weights of `trainers.fake_negatives`."""
 
     def __post_init__(self) -> None:
         self._check_losses()

@@ -40,7 +40,7 @@ MAX_GRADIENT_NORM = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpstreamExamples:
-    """Encoded rows of one domain with the keys that the contrastive loss tells apart."""
+    """Encoded rows of one model with the keys that the contrastive loss tells apart."""
 
     examples: Examples
     """Inputs of all three sides, labels [N, T]."""
@@ -48,6 +48,10 @@ class UpstreamExamples:
     """User key of each row."""
     pin_ids: npt.NDArray[np.int64]
     """Pin key of each row."""
+    judged: npt.NDArray[np.float32] | None = None
+    """Labels [N, T] that scores are held against; those that are learned where not given."""
+    fake_negatives: frozenset[str] = frozenset()
+    """Tasks of which every row enters as a negative, and again as a positive once it converts."""
 
     def tensors(self, rows: Rows) -> dict[str, Tensor]:
         """Everything that a step on these rows reads, and where they lie."""
@@ -145,7 +149,7 @@ class UpstreamTrainer:
         inputs = data.examples.tensors(batch)
         self.model.count_ids(inputs)
         output = self._forward(inputs, len(batch))
-        supervised, parts = self._supervised(output.logits, labels)
+        supervised, parts = self._supervised(output.logits, labels, data.fake_negatives)
         contrastive = self.contrastive(
             output.user,
             output.pin,
@@ -160,12 +164,14 @@ class UpstreamTrainer:
         others = {"contrastive": contrastive, "compatibility": compatible if self.backward else None}
         return loss, parts | {name: part.detach() for name, part in others.items() if part is not None}
 
-    def _supervised(self, logits: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _supervised(
+        self, logits: dict[str, Tensor], labels: Tensor, fake_negatives: frozenset[str] = frozenset()
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         by_task = dict(zip(logits, labels.unbind(1), strict=True))
         if self.weighting is not None:
-            weighted: tuple[Tensor, dict[str, Tensor]] = self.weighting(logits, by_task)
+            weighted: tuple[Tensor, dict[str, Tensor]] = self.weighting(logits, by_task, fake_negatives)
             return weighted
-        return multi_task_bce(logits, by_task, dict(self.recipe.task_weights))
+        return multi_task_bce(logits, by_task, dict(self.recipe.task_weights), fake_negatives=fake_negatives)
 
     def _uniform_negatives(self, over: _Pass) -> UniformNegatives | None:
         """Pins of the pass drawn uniformly, each as one of the rows shows it; none where the recipe wants none."""

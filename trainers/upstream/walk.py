@@ -46,7 +46,7 @@ class WalkData:
     """What one upstream model walks over."""
 
     stream: UpstreamExamples
-    """Every row of the domain."""
+    """Everything that the model learns, row by row."""
     known_at: Moments
     """Microseconds since the epoch at which all labels of a row are known."""
     tasks: tuple[str, ...]
@@ -64,7 +64,7 @@ class WalkPlan:
     """When a model trains and from when its embeddings are kept."""
 
     model: str
-    """Upstream model: `ctr` or `cvr`."""
+    """Upstream model: `ctr`, `cvr` or `unified`."""
     cutoffs: tuple[datetime, ...]
     """Daily data cut-offs, increasing."""
     embed_from: datetime
@@ -216,7 +216,8 @@ def _progressive(
     AnomalyGuard(f"{model} on {_named(end)}").check_scores(
         logits, lambda odd: partial(day.stream.tensors, day.new[odd])
     )
-    labels = day.stream.examples.labels[day.new]
+    judged = day.stream.judged
+    labels = (day.stream.examples.labels if judged is None else judged)[day.new]
     figures = []
     for i, task in enumerate(tasks):
         defined = ~np.isnan(labels[:, i])
