@@ -15,7 +15,7 @@ from trainers.cli import app
 
 SERVER = "serve"
 """Answers over HTTP until it is stopped: it has no summary, and writes nothing that a dry run could spare."""
-READERS = {"check", "skew", "status", "release list", "release show", "release diff", SERVER}
+READERS = {"check", "skew", "status", "version show", "release list", "release show", "release diff", SERVER}
 """Write nothing but what options such as `--html FILE` name."""
 
 

@@ -81,7 +81,7 @@ def test_step_command_names_the_step_that_must_run_first_and_leaves_nothing(tmp_
         (["--scale", "0"], "scale must be above 0 and finite (got 0.0)"),
         (["--scale", "nan"], "scale must be above 0 and finite (got nan)"),
         (["--threads", "0"], "threads must be at least 1 (got 0)"),
-        (["--recipe", "huge"], "recipe must be one of default, compared, tiny (got 'huge')"),
+        (["--recipe", "huge"], "recipe must be one of default, compared, domains, unified, tiny (got 'huge')"),
         (["--path", "nowhere"], "--path must name something that exists (got 'nowhere')"),
         (["--dataset", "my.yaml"], "--dataset must name something that exists (got 'my.yaml')"),
         (["--dataset", ""], "dataset must be a name or a YAML file (got '')"),

@@ -157,7 +157,7 @@ def test_bad_data_is_refused_and_leaves_the_earlier_run_whole(
     ("options", "words"),
     [
         (["--dataset", "movielenz"], ["dataset must be one of complete_journey, kuairand", "(got 'movielenz')"]),
-        (["--recipe", "huge"], ["recipe must be one of default, compared, tiny (got 'huge')", "--recipe"]),
+        (["--recipe", "huge"], ["recipe must be one of default, compared, domains,", "(got 'huge')", "--recipe"]),
         (["--path", "nowhere"], ["--path must name something that exists (got 'nowhere'); check the spelling"]),
         (["--seeds", "0"], ["num_seeds must be at least 1 (got 0); give --seeds 1 or more"]),
         (["--scale", "2"], ["scale must be above 0 and at most 1 (got 2.0)", "--scale"]),

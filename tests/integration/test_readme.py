@@ -119,7 +119,8 @@ def serving_commands() -> list[str]:
     found = []
     for command in [*commands(), *commands(TUTORIAL)]:
         if command.startswith("make serve"):
-            done = subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True)
+            words = [*shlex.split(command), "--dry-run", "--no-print-directory"]
+            done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
             found.append(done.stdout.strip().splitlines()[-1])
         elif command.startswith(f"{BIN}headwater serve"):
             found.append(command)
