@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -120,7 +121,8 @@ def serving_commands() -> list[str]:
     for command in [*commands(), *commands(TUTORIAL)]:
         if command.startswith("make serve"):
             words = [*shlex.split(command), "--dry-run", "--no-print-directory"]
-            done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+            plain = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES")}
+            done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=plain)
             found.append(done.stdout.strip().splitlines()[-1])
         elif command.startswith(f"{BIN}headwater serve"):
             found.append(command)
