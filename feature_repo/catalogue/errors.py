@@ -19,7 +19,10 @@ class UnknownSubjectError(CatalogueError):
     """No such embedding version or release."""
 
     def __init__(self, kind: str, got: str, known: Sequence[str]) -> None:
-        super().__init__(f"{kind} must be one of {_nearest(got, known)} (got {got!r})")
+        if known:
+            super().__init__(f"{kind} must be one of {_nearest(got, known)} (got {got!r})")
+        else:
+            super().__init__(f"{kind} must exist (got {got!r}, and there is none yet); make one, or correct --run")
 
 
 class WrongStateError(CatalogueError):
@@ -51,6 +54,6 @@ class CatalogueUnavailableError(CatalogueError):
 def _nearest(got: str, known: Sequence[str]) -> str:
     """What someone may have meant: everything where there is little, else the nearest names, else the newest ones."""
     if len(known) <= SHOWN:
-        return ", ".join(known) or "none yet"
+        return ", ".join(known)
     shown = get_close_matches(got, known, n=SHOWN) or list(known[-SHOWN:])
     return f"{', '.join(shown)} and {len(known) - len(shown)} others"

@@ -61,8 +61,8 @@ def add_command(app: typer.Typer) -> None:
         """Propose the declaration of your own data, with the evidence for each guess."""
         with exit_codes(debug=debug, as_json=as_json):
             from trainers.console import Console
+            from trainers.data.discovery.found_tables import Hints
             from trainers.data.discovery.proposal import propose
-            from trainers.data.discovery.roles import Hints
 
             called = _name(folder, name)
             target = out if out is not None else folder / f"{called}.yaml"

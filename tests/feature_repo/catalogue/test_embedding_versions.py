@@ -63,7 +63,7 @@ def test_version_created_from_something_else_is_refused_with_its_maker(catalogue
 
 
 def test_version_of_an_unknown_parent_is_refused(catalogue: Catalogue) -> None:
-    with pytest.raises(UnknownSubjectError, match=r"one of none yet \(got 'ctr_v1'\)"):
+    with pytest.raises(UnknownSubjectError, match=r"version must exist \(got 'ctr_v1', and there is none yet\)"):
         catalogue.create_version(version("ctr_v2", parents=("ctr_v1",)), **ALICE)
     assert catalogue.versions() == []
 

@@ -108,7 +108,7 @@ def test_release_of_a_retired_version_is_refused(catalogue: Catalogue) -> None:
 
 def test_release_of_an_unknown_parent_is_refused(catalogue: Catalogue) -> None:
     add_candidate(catalogue, "ctr_v1")
-    with pytest.raises(UnknownSubjectError, match=r"one of none yet \(got 'r-0'\)"):
+    with pytest.raises(UnknownSubjectError, match=r"release must exist \(got 'r-0', and there is none yet\); make one"):
         catalogue.create_release(release("r-1", "ctr_v1", parent="r-0"), **ALICE)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from trainers.data.discovery.found_tables import EntityTable
 from trainers.data.discovery.profiles import FEW_NUMBERS, ColumnProfile
-from trainers.data.discovery.roles import EntityTable
 from trainers.data.discovery.targets import as_name
 from trainers.data.discovery.vocabulary import TITLE, named_like, words
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from trainers.data.connection import connect
 from trainers.data.discovery.entity_attributes import Attributes, find_attributes
 from trainers.data.discovery.folder import FoundTable, find_tables, has_repeats
-from trainers.data.discovery.roles import EntityTable, Hints, Role, Roles, find_roles
+from trainers.data.discovery.found_tables import EntityTable, Hints, Role, Roles
+from trainers.data.discovery.roles import find_roles
 from trainers.data.discovery.targets import Kind, Label, find_kinds, find_labels, find_surface
 from trainers.data.discovery.windows import FoundWindow, find_window
 from trainers.progress import Progress

@@ -11,8 +11,8 @@ import duckdb
 from trainers.data.connection import literal, quote
 from trainers.data.dataset import RESERVED, SpecError
 from trainers.data.discovery.folder import FoundTable
+from trainers.data.discovery.found_tables import ConversionTable, Role, Roles
 from trainers.data.discovery.profiles import ColumnProfile, moment_sql
-from trainers.data.discovery.roles import ConversionTable, Role, Roles
 from trainers.data.discovery.vocabulary import ACTION, CLICK, NO_ACTION, RATING, SURFACE, YES, YES_NO, named_like
 
 _MOST_SURFACES, _MOST_ACTIONS = 100, 12

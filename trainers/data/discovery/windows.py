@@ -10,8 +10,8 @@ import duckdb
 
 from trainers.data.connection import quote
 from trainers.data.dataset import SpecError
+from trainers.data.discovery.found_tables import ConversionTable, Roles
 from trainers.data.discovery.profiles import moment_sql
-from trainers.data.discovery.roles import ConversionTable, Roles
 
 _LEAST_DAYS = 6
 _TEST_SHARE, _MOST_TEST_DAYS = 0.15, 7

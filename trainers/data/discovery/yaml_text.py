@@ -10,9 +10,9 @@ import yaml
 
 from trainers.data.discovery.entity_attributes import Attributes
 from trainers.data.discovery.folder import FoundTable
+from trainers.data.discovery.found_tables import EntityTable, HistoryTable, Role
 from trainers.data.discovery.profiles import ColumnProfile
 from trainers.data.discovery.proposal import Proposal
-from trainers.data.discovery.roles import EntityTable, HistoryTable, Role
 from trainers.data.discovery.targets import Kind, Label, as_name
 from trainers.data.discovery.windows import FoundWindow
 
