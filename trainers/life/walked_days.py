@@ -97,7 +97,7 @@ def embed_days(
         checkpoint.load(_weights(out, cutoff), trainer.model)
         for entity in ENTITIES:
             file, subject = daily_file(folder, entity, cutoff), f"{record.key} at {cutoff:%Y-%m-%d}"
-            write_embeddings(trainer, entity, *entities(entity, cutoff), file, subject)
+            write_embeddings(trainer, entity, entities(entity, cutoff), file, subject)
 
     inputs_mb = max(file.stat().st_size for file in (out / "entities").rglob("*.safetensors")) / 2**20
     weights_mb = _weights(out, missing[0]).stat().st_size / 2**20
