@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -85,13 +86,21 @@ class ActiveEntities:
         return np.asarray(table.filter(kept)[join_key(entity)])
 
 
+class EntitySource(Protocol):
+    """Where the inputs of entities come from."""
+
+    def chunks(self, entity: str, cutoff: datetime) -> Chunks:
+        """Keys and encoded inputs of the entities of one kind; one chunk at least."""
+        ...
+
+
 class EntityFiles:
     """Inputs of the active entities of each cut-off in files: read from Feast once, walked over by every model."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def write(self, entities: ActiveEntities, cutoffs: Sequence[datetime], progress: Progress) -> None:
+    def write(self, entities: EntitySource, cutoffs: Sequence[datetime], progress: Progress) -> None:
         """Write the files that are not there yet."""
         missing = [
             (entity, cutoff) for cutoff in cutoffs for entity in ENTITIES if not self._day(entity, cutoff).exists()
