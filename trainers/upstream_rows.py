@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,10 +66,31 @@ def walk_data(
     )
 
 
+def of_tasks(data: WalkData, tasks: Sequence[str]) -> WalkData:
+    """The same walk with the labels of some of its tasks alone."""
+    columns = [data.tasks.index(task) for task in tasks]
+
+    def kept(stream: UpstreamExamples) -> UpstreamExamples:
+        judged = None if stream.judged is None else stream.judged[:, columns]
+        return replace(stream, examples=stream.examples.with_labels(columns), judged=judged)
+
+    return replace(data, stream=kept(data.stream), tasks=tuple(tasks), history=_Mapped(data.history, kept))
+
+
 def history_reader(log: EventLog, offline: Path, specs: UpstreamSpecs, model: str, seed: int) -> HistoryReader:
     """The long histories that a model learns from before the first day."""
     before = log.spec.window.features_from
     return HistoryReader(log, offline, specs, model_tasks(log.spec, model), before=before, seed=seed)
+
+
+class _Mapped:
+    """Chunks, each changed as it comes; iterable again and again."""
+
+    def __init__(self, chunks: Iterable[UpstreamExamples], change: Callable[[UpstreamExamples], UpstreamExamples]):
+        self._chunks, self._change = chunks, change
+
+    def __iter__(self) -> Iterator[UpstreamExamples]:
+        return map(self._change, self._chunks)
 
 
 class _History:
