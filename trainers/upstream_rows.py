@@ -13,6 +13,7 @@ from trainers.data.examples import Examples
 from trainers.data.history_rows import HistoryReader
 from trainers.data.label_stream import LabelStream, label_stream
 from trainers.data.manifest import model_columns, model_tasks
+from trainers.data.row_files import ChosenExamples
 from trainers.data.upstream_data import RowIndex, UpstreamRows, UpstreamSpecs
 from trainers.upstream.recipes import UpstreamRecipe
 from trainers.upstream.trainer import UpstreamExamples
@@ -57,13 +58,18 @@ def walk_data(
     """What a model walks over: the rows of its domains, the entities to embed, and the long histories."""
     stream = model_stream(log, rows.index, model, recipe)
     return WalkData(
-        stream=upstream_examples(stream, rows.examples.take(stream.rows), rows.index),
+        stream=upstream_examples(stream, _entries(rows.examples, stream), rows.index),
         known_at=stream.known_at,
         tasks=domain_tasks(log, model),
         entities=entities,
         history=() if history is None else _History(history),
         num_history=0 if history is None else history.num_rows,
     )
+
+
+def _entries(rows: Examples, stream: LabelStream) -> Examples:
+    """The stream's inputs, which stay where the rows' are."""
+    return ChosenExamples(inputs=rows.inputs, labels=stream.labels, order=stream.rows)
 
 
 def of_tasks(data: WalkData, tasks: Sequence[str]) -> WalkData:

@@ -50,7 +50,7 @@ def run_train(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     log, repo, offline = EventLog(context.path(EVENT_LOG)), manifest(context), context.path(OFFLINE)
     store = open_store(context.path(REPO))
     specs = upstream_specs(log, repo, offline, log.spec.window.train_from, id_tables(recipe(context).upstream))
-    rows = read_rows(log, store, specs, progress, until=log.spec.window.until)
+    rows = read_rows(log, store, specs, progress, until=log.spec.window.until, folder=context.path(UPSTREAM))
     retention = timedelta(days=recipe(context).upstream.retention_days)
     entities = EntityFiles(context.path(ENTITY_FILES))
     versions = embedding_versions(log.spec, recipe(context))

@@ -164,7 +164,8 @@ class Walks:
     def _rows(self) -> UpstreamRows:
         evaluation = self._setting.evaluation
         until = evaluation.spec.window.until
-        return read_rows(evaluation.log, evaluation.store, self._specs, self._setting.progress, until=until)
+        specs, progress = self._specs, self._setting.progress
+        return read_rows(evaluation.log, evaluation.store, specs, progress, until=until, folder=self._folder)
 
     @cached_property
     def _domain(self) -> WalkData:

@@ -66,7 +66,7 @@ def walk_days(
         if cutoff in wanted:
             checkpoint.save(_weights(out, cutoff), trainer.model)
 
-    return walk(trainer, _data(home, record, specs, last, progress), plan, progress, keep=keep)
+    return walk(trainer, _data(home, record, specs, last, out, progress), plan, progress, keep=keep)
 
 
 def embed_days(
@@ -118,9 +118,11 @@ def trainer_of(home: Home, record: VersionRecord, specs: UpstreamSpecs) -> Upstr
     return upstream_trainer(home.log, specs, recipe, record.model, record.seed, compatibility(home, record))
 
 
-def _data(home: Home, record: VersionRecord, specs: UpstreamSpecs, until: datetime, progress: Progress) -> WalkData:
+def _data(
+    home: Home, record: VersionRecord, specs: UpstreamSpecs, until: datetime, out: Path, progress: Progress
+) -> WalkData:
     store = open_store(home.repo_dir)
-    rows = read_rows(home.log, store, specs, progress, until=until)
+    rows = read_rows(home.log, store, specs, progress, until=until, folder=out)
     history = history_reader(home.log, home.offline, specs, record.model, record.seed)
     older = compatible_with(home, record)
     if older is not None:
