@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from feature_repo.encoding import Array
 from tests.benchmarks.training_paths.made_rows import Sizes, made_rows, made_users, upstream_config
 from tests.benchmarks.training_paths.plain_loop import PlainLoop
 from trainers.data.active_entities import CHUNK_ENTITIES, Chunks, EntityFiles
-from trainers.data.examples import Examples, Rows
+from trainers.data.examples import Rows
+from trainers.data.row_files import ChosenExamples, mapped
 from trainers.progress import SILENT
 from trainers.torch_setup import set_up_torch
 from trainers.upstream.recipes import UpstreamRecipe
@@ -67,7 +69,7 @@ class Clock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClockedExamples(Examples):
+class ClockedExamples(ChosenExamples):
     """Rows that note how long their batches take to put together."""
 
     clock: Clock = field(default_factory=Clock)
@@ -135,7 +137,8 @@ class Ways:
     def _train(self) -> Repetition:
         clock = Clock()
         examples = self._rows.examples
-        clocked = ClockedExamples(inputs=examples.inputs, labels=examples.labels, clock=clock)
+        order = np.arange(len(examples))
+        clocked = ClockedExamples(inputs=self._mapped, labels=examples.labels, order=order, clock=clock)
         rows = UpstreamExamples(examples=clocked, user_ids=self._rows.user_ids, pin_ids=self._rows.pin_ids)
         started = time.perf_counter()
         self._fit(rows)
@@ -171,6 +174,11 @@ class Ways:
     @cached_property
     def _rows(self) -> UpstreamExamples:
         return made_rows(self._setup.sizes, self._setup.num_examples, seed=3)
+
+    @cached_property
+    def _mapped(self) -> dict[str, Array]:
+        """The rows' inputs in files, as a run trains from them."""
+        return mapped([self._rows.examples], len(self._rows.user_ids), self._setup.folder)
 
     @cached_property
     def _trainer(self) -> UpstreamTrainer:
