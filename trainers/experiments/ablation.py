@@ -122,8 +122,7 @@ class _Ablation:
 
     def _projected(self) -> dict[str, RankerRequest]:
         """Rankers that read the run's own vectors, by how they are joined."""
-        setting, versions = self._setting, self._setting.evaluation.versions
-        arm = Arm(inputs="both_domains" if len(versions) > 1 else "both", versions=versions)
+        setting, arm = self._setting, self._setting.released_arm
         found = {"a token each": RankerRequest(name="vectors", job=setting.job, arm=arm)}
         for width in PROJECTIONS:
             job = replace(setting.job, projection_dim=width)

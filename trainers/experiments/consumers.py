@@ -176,8 +176,7 @@ class _Consumers:
     @property
     def _arms(self) -> tuple[Arm, Arm]:
         """Nothing, and what a release reads."""
-        inputs = "both_domains" if len(self._versions) > 1 else "both"
-        return Arm(inputs="none"), Arm(inputs=inputs, versions=self._versions)  # type: ignore[arg-type]
+        return Arm(inputs="none"), self._setting.released_arm
 
     @property
     def _boosted_recipe(self) -> ranking.BoostedRecipe:
