@@ -19,7 +19,7 @@ CASES = (Case(part="whole", case=AS_IT_IS), Case(part="contrastive loss", case="
 
 
 @pytest.fixture(scope="module")
-def rows(opened: Setting) -> Iterator[dict[tuple[str, str], dict[str, Any]]]:
+def rows(opened: Setting) -> Iterator[dict[tuple[str, str, bool], dict[str, Any]]]:
     """The table of two cases by part and case, the run's own vectors in the place of both models'."""
 
     def days(_: object, request: WalkRequest) -> Iterator[tuple[datetime, Frame]]:
@@ -31,7 +31,7 @@ def rows(opened: Setting) -> Iterator[dict[tuple[str, str], dict[str, Any]]]:
         patch.setattr(walks.Walks, "days", days)
         patch.setattr(_Ablation, "cases", lambda _: iter(CASES))
         patch.setattr(ablation, "PROJECTIONS", (0, 16))
-        yield {(row["part"], row["case"]): row for row in ablation.run(opened)}
+        yield {(row["part"], row["case"], "recall_at_20" in row): row for row in ablation.run(opened)}
 
 
 def test_cases_change_one_part_of_the_model_each(opened: Setting) -> None:
@@ -57,21 +57,27 @@ def test_walk_of_a_case_may_learn_one_task_and_skip_the_histories(opened: Settin
 
 
 def test_table_compares_each_case_with_the_whole_and_each_projection_with_a_token_each(
-    rows: dict[tuple[str, str], dict[str, Any]],
+    rows: dict[tuple[str, str, bool], dict[str, Any]],
 ) -> None:
     assert list(rows) == [
-        ("vectors", "none"),
-        ("whole", AS_IT_IS),
-        ("contrastive loss", "left out"),
-        ("projection of the vectors", "a token each"),
-        ("projection of the vectors", "not projected"),
-        ("projection of the vectors", "16 wide, together"),
+        ("vectors", "none", False),
+        ("whole", AS_IT_IS, False),
+        ("contrastive loss", "left out", False),
+        ("projection of the vectors", "a token each", False),
+        ("projection of the vectors", "not projected", False),
+        ("projection of the vectors", "16 wide, together", False),
+        ("whole", AS_IT_IS, True),
+        ("contrastive loss", "left out", True),
     ]
-    for (part, case), row in rows.items():
+    for (part, case, is_recall), row in rows.items():
+        if is_recall:
+            assert ("change_to_whole_pct" in row) == (case == "left out")
+            continue
         assert ("lift_pct" in row) == (part != "vectors")
         assert ("change_to_whole_pct" in row) == (case in ("left out", "not projected", "16 wide, together"))
         assert ("cpu_seconds" in row) == (part == "projection of the vectors")
 
 
-def test_the_same_vectors_are_no_change(rows: dict[tuple[str, str], dict[str, Any]]) -> None:
-    assert rows["contrastive loss", "left out"]["change_to_whole_pct"] == 0.0
+def test_the_same_vectors_are_no_change(rows: dict[tuple[str, str, bool], dict[str, Any]]) -> None:
+    assert rows["contrastive loss", "left out", False]["change_to_whole_pct"] == 0.0
+    assert rows["contrastive loss", "left out", True]["change_to_whole_pct"] == 0.0

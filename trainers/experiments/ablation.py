@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from trainers.evaluation.arms import Arm
+from trainers.experiments.product_recall import ProductRecall
 from trainers.experiments.rankers import Judge, RankerRequest, Rankers
 from trainers.experiments.setting import Setting
 from trainers.experiments.variants import Variants, averaged
 from trainers.experiments.walks import WalkRequest, Walks
+from trainers.metrics import bootstrap_mean, paired_bootstrap_means
 from trainers.upstream_rows import domain_tasks
 
 WHOLE = "whole"
@@ -84,7 +86,7 @@ class _Ablation:
         store = self._variants.store()
         none = RankerRequest(name=NONE, job=self._setting.job, arm=Arm(inputs="none"))
         self._rankers.train([none, *(self._request(store, each) for each in cases), *self._projected().values()])
-        return [*self._upstream_rows(cases), *self._projection_rows()]
+        return [*self._upstream_rows(cases), *self._projection_rows(), *self._recall_rows(store, cases)]
 
     def cases(self) -> Iterator[Case]:
         """The model as it is, then every part of it changed."""
@@ -139,6 +141,21 @@ class _Ablation:
             scores = self._rankers.scores(each.key, seeds)
             found.append(self._judge.row({"part": each.part, "case": each.case}, scores, against))
         return found
+
+    def _recall_rows(self, store: Any, cases: list[Case]) -> Iterator[dict[str, Any]]:
+        """Retrieval by the inner product of each model's vectors."""
+        retrieval = ProductRecall(self._setting)
+        samples, seed = retrieval.job.samples, retrieval.job.seeds[0]
+        recalls = {each.key: retrieval.recall(store, self._variants[each.key]) for each in cases}
+        for each in cases:
+            recall, whole = recalls[each.key], recalls[cases[0].key]
+            mean, low, high = bootstrap_mean(recall, samples, seed)
+            row = {"part": each.part, "case": each.case, "n_users": len(recall), "recall_at_20": mean}
+            row |= {"recall_ci95": (low, high)}
+            if each.part != WHOLE:
+                change = paired_bootstrap_means(whole, recall, samples, seed)
+                row |= {"change_to_whole_pct": change.lift, "change_to_whole_ci95": (change.low, change.high)}
+            yield row
 
     def _projection_rows(self) -> list[dict[str, Any]]:
         seeds, requests = self._setting.job.seeds, self._projected()
