@@ -52,4 +52,4 @@ def mean_by_key(keys: Keys, values: Vectors) -> tuple[Keys, Vectors]:
     known, positions, counts = np.unique(keys, return_inverse=True, return_counts=True)
     sums = np.zeros((len(known), values.shape[1]), np.float32)
     np.add.at(sums, positions, values)
-    return known, sums / counts[:, None].astype(np.float32)
+    return known, np.asarray(sums / counts[:, None], np.float32)

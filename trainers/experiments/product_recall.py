@@ -77,7 +77,8 @@ class ProductRecall:
         }
         score = by_inner_product(product(self._names, self.job.recipe.temperature))
         prior: Prior = best_prior(periods["validation"], score, self.job.recipe.prior_weights)[0]
-        return judged(periods["test"], version.key, [score], prior).recall[0].copy()
+        recall: Array = judged(periods["test"], version.key, [score], prior).recall[0].copy()
+        return recall
 
     @cached_property
     def job(self) -> RetrievalJob:

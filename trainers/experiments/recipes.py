@@ -56,7 +56,7 @@ def tiny() -> ExperimentRecipe:
         max_age_days=3,
         past_days=2,
         cross_days=2,
-        min_surface_rows=100,
+        min_surface_rows=50,
         ablated_layers=1,
     )
 

@@ -30,7 +30,8 @@ from trainers.evaluation.step import Evaluation
 from trainers.experiments.setting import Setting
 from trainers.steps import RunContext, remove
 
-MIN_OF_A_CLASS = 20
+SHARE_OF_A_CLASS = 0.04
+"""Share of the least number of test rows that must be of either class."""
 LARGEST_SHARE = 0.5
 """A surface with a larger share of the impressions than this has no less than upstream has."""
 _DONE = "done"
@@ -44,7 +45,7 @@ def small_surfaces(job: RankerJob, min_rows: int = MIN_SLICE_ROWS) -> list[str]:
         rows = surfaces == surface
         judged = labels[job.split.test][rows[job.split.test]]
         positives = int((judged == 1.0).sum())
-        enough = len(judged) >= min_rows and min(positives, len(judged) - positives) >= MIN_OF_A_CLASS
+        enough = len(judged) >= min_rows and min(positives, len(judged) - positives) >= SHARE_OF_A_CLASS * min_rows
         if enough and rows.mean() <= LARGEST_SHARE:
             found.append(str(surface))
     return found
