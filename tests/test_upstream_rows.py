@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from tests.data.small_repo import SmallRepo
+from tests.upstream import worlds
 from trainers.data.active_entities import EntityFiles
 from trainers.data.upstream_data import UpstreamRows, UpstreamSpecs, read_rows, row_index, upstream_specs
 from trainers.progress import SILENT, SilentProgress
 from trainers.upstream.recipes import tiny
-from trainers.upstream_rows import domain_tasks, model_stream, walk_data
+from trainers.upstream_rows import domain_tasks, model_stream, of_tasks, walk_data
 from trainers.upstream_steps import upstream_trainer
 
 LATE = replace(tiny(), delayed_feedback="fake_negatives")
@@ -26,9 +27,10 @@ def specs(small_repo: SmallRepo) -> UpstreamSpecs:
 
 
 @pytest.fixture(scope="module")
-def rows(small_repo: SmallRepo, specs: UpstreamSpecs) -> UpstreamRows:
+def rows(small_repo: SmallRepo, specs: UpstreamSpecs, tmp_path_factory: pytest.TempPathFactory) -> UpstreamRows:
     """Every impression of the walk."""
-    return read_rows(small_repo.log, small_repo.store, specs, SILENT, until=small_repo.spec.window.until)
+    until, folder = small_repo.spec.window.until, tmp_path_factory.mktemp("rows")
+    return read_rows(small_repo.log, small_repo.store, specs, SILENT, until=until, folder=folder)
 
 
 def test_unified_model_learns_every_label_of_both_domains_once(small_repo: SmallRepo, rows: UpstreamRows) -> None:
@@ -67,3 +69,14 @@ def test_days_of_a_walk_are_those_of_a_log_that_ends_with_them(
         assert len(known.rows) > 0
         for field in ("rows", "known_at", "labels"):
             np.testing.assert_array_equal(getattr(known, field), getattr(ended, field))
+
+
+def test_a_walk_of_some_tasks_learns_their_labels_alone() -> None:
+    stream, first = worlds.rows(20), worlds.rows(8, seed=5)
+    data = of_tasks(worlds.data(stream, worlds.known_at(20), (first,)), ("like",))
+    assert data.tasks == ("like",)
+    np.testing.assert_array_equal(data.stream.examples.labels, stream.examples.labels[:, 1:])
+    for _ in range(2):
+        (chunk,) = data.history
+        np.testing.assert_array_equal(chunk.examples.labels, first.examples.labels[:, 1:])
+        np.testing.assert_array_equal(chunk.user_ids, first.user_ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,7 +38,9 @@ def test_task_weights_must_name_tasks_of_the_dataset(small_repo: SmallRepo) -> N
         upstream_trainer(small_repo.log, specs, recipe, "ctr", seed=1)
 
 
-def test_recipe_with_several_hashes_and_a_threshold_trains_on_rows_of_the_log(small_repo: SmallRepo) -> None:
+def test_recipe_with_several_hashes_and_a_threshold_trains_on_rows_of_the_log(
+    small_repo: SmallRepo, tmp_path: Path
+) -> None:
     recipe = replace(
         tiny(), id_hashes=2, min_id_count=2, max_id_buckets=256, experts="ple", task_weighting="uncertainty"
     )
@@ -46,7 +49,7 @@ def test_recipe_with_several_hashes_and_a_threshold_trains_on_rows_of_the_log(sm
         small_repo.log, small_repo.manifest, small_repo.offline, window.train_from, id_tables(recipe)
     )
     trainer = upstream_trainer(small_repo.log, specs, recipe, "ctr", seed=1)
-    found = read_rows(small_repo.log, small_repo.store, specs, SILENT, until=window.train_from)
+    found = read_rows(small_repo.log, small_repo.store, specs, SILENT, until=window.train_from, folder=tmp_path)
     rows = found.examples.with_labels([0])
     assert len(row_index(small_repo.log, window.train_from).labels) == len(rows)
     tables = trainer.model.user_tower.side.fields.ids

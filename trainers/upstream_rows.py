@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from trainers.data.examples import Examples
 from trainers.data.history_rows import HistoryReader
 from trainers.data.label_stream import LabelStream, label_stream
 from trainers.data.manifest import model_columns, model_tasks
+from trainers.data.row_files import ChosenExamples
 from trainers.data.upstream_data import RowIndex, UpstreamRows, UpstreamSpecs
 from trainers.upstream.recipes import UpstreamRecipe
 from trainers.upstream.trainer import UpstreamExamples
@@ -57,7 +58,7 @@ def walk_data(
     """What a model walks over: the rows of its domains, the entities to embed, and the long histories."""
     stream = model_stream(log, rows.index, model, recipe)
     return WalkData(
-        stream=upstream_examples(stream, rows.examples.take(stream.rows), rows.index),
+        stream=upstream_examples(stream, _entries(rows.examples, stream), rows.index),
         known_at=stream.known_at,
         tasks=domain_tasks(log, model),
         entities=entities,
@@ -66,10 +67,36 @@ def walk_data(
     )
 
 
+def _entries(rows: Examples, stream: LabelStream) -> Examples:
+    """The stream's inputs, which stay where the rows' are."""
+    return ChosenExamples(inputs=rows.inputs, labels=stream.labels, order=stream.rows)
+
+
+def of_tasks(data: WalkData, tasks: Sequence[str]) -> WalkData:
+    """The same walk with the labels of some of its tasks alone."""
+    columns = [data.tasks.index(task) for task in tasks]
+
+    def kept(stream: UpstreamExamples) -> UpstreamExamples:
+        judged = None if stream.judged is None else stream.judged[:, columns]
+        return replace(stream, examples=stream.examples.with_labels(columns), judged=judged)
+
+    return replace(data, stream=kept(data.stream), tasks=tuple(tasks), history=_Mapped(data.history, kept))
+
+
 def history_reader(log: EventLog, offline: Path, specs: UpstreamSpecs, model: str, seed: int) -> HistoryReader:
     """The long histories that a model learns from before the first day."""
     before = log.spec.window.features_from
     return HistoryReader(log, offline, specs, model_tasks(log.spec, model), before=before, seed=seed)
+
+
+class _Mapped:
+    """Chunks, each changed as it comes; iterable again and again."""
+
+    def __init__(self, chunks: Iterable[UpstreamExamples], change: Callable[[UpstreamExamples], UpstreamExamples]):
+        self._chunks, self._change = chunks, change
+
+    def __iter__(self) -> Iterator[UpstreamExamples]:
+        return map(self._change, self._chunks)
 
 
 class _History:

@@ -50,7 +50,7 @@ def run_train(context: RunContext, progress: Progress) -> Mapping[str, Any]:
     log, repo, offline = EventLog(context.path(EVENT_LOG)), manifest(context), context.path(OFFLINE)
     store = open_store(context.path(REPO))
     specs = upstream_specs(log, repo, offline, log.spec.window.train_from, id_tables(recipe(context).upstream))
-    rows = read_rows(log, store, specs, progress, until=log.spec.window.until)
+    rows = read_rows(log, store, specs, progress, until=log.spec.window.until, folder=context.path(UPSTREAM))
     retention = timedelta(days=recipe(context).upstream.retention_days)
     entities = EntityFiles(context.path(ENTITY_FILES))
     versions = embedding_versions(log.spec, recipe(context))
@@ -139,8 +139,12 @@ def upstream_trainer(
     model: str,
     seed: int,
     compatibility: Compatibility | None = None,
+    tasks: tuple[str, ...] = (),
 ) -> UpstreamTrainer:
     """An untrained model for these inputs.
+
+    Args:
+        tasks: Those that it learns; all of its domains when not given.
 
     Raises:
         ValueError: The recipe weighs a task that the dataset does not declare.
@@ -148,8 +152,8 @@ def upstream_trainer(
     known = [task.name for task in log.spec.tasks]
     if unknown := sorted({name for name, _ in sizes.task_weights} - set(known)):
         raise ValueError(f"task_weights must name tasks of the dataset, {', '.join(known)} (got {', '.join(unknown)})")
-    tasks = domain_tasks(log, model)
-    return UpstreamTrainer(upstream_config(specs, sizes, tasks, len(log.spec.labels)), sizes, seed, compatibility)
+    config = upstream_config(specs, sizes, tasks or domain_tasks(log, model), len(log.spec.labels))
+    return UpstreamTrainer(config, sizes, seed, compatibility)
 
 
 def id_tables(sizes: UpstreamRecipe) -> IdTables:

@@ -21,6 +21,7 @@ from tests.benchmarks.figures.push_tables import PUSH, push_sections
 from tests.benchmarks.figures.results import ResultRow, Results, load
 from tests.benchmarks.figures.serving_tables import PROMOTE, ROUTES, serving_sections
 from tests.benchmarks.figures.store_tables import TITLES, store_sections
+from tests.benchmarks.figures.training_tables import training_sections
 from trainers.report.schema import Report
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +52,7 @@ def benchmarks_text(results: Results) -> str:
             *experiment_sections(results.experiments),
             *_client(results),
             *_stores(results),
+            *training_sections(results.rows),
             *serving_sections(results.named(PROMOTE), [row for name in ROUTES for row in results.named(name)]),
             *push_sections(results.named(PUSH)),
             *_tests(results),

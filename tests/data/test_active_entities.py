@@ -12,7 +12,8 @@ import pytest
 
 from tests.data.small_repo import SmallRepo
 from tests.data.tiny_log import TIME, at, ingest_tiny, tiny_spec, tiny_tables
-from trainers.data.active_entities import ActiveEntities, EntityFiles
+from trainers.data import active_entities
+from trainers.data.active_entities import ActiveEntities, Chunks, EntityFiles
 from trainers.data.upstream_data import UpstreamSpecs, upstream_specs
 from trainers.progress import SILENT
 
@@ -56,7 +57,7 @@ def test_entity_files_give_back_what_feast_gave(small_repo: SmallRepo, specs: Up
     for entity in ("user", "pin"):
         for cutoff in cutoffs:
             keys, examples = entities(entity, cutoff)
-            kept_keys, kept = files(entity, cutoff)
+            ((kept_keys, kept),) = files(entity, cutoff)
             assert kept_keys.tolist() == keys.tolist()
             assert kept.inputs.keys() == examples.inputs.keys()
             for name, values in examples.inputs.items():
@@ -74,10 +75,31 @@ def test_entity_files_that_are_there_are_not_made_again(
     asked: list[tuple[str, datetime]] = []
 
     class Counted(ActiveEntities):
-        def __call__(self, entity: str, cutoff: datetime) -> tuple[np.ndarray, object]:  # type: ignore[override]
+        def chunks(self, entity: str, cutoff: datetime) -> Chunks:
             asked.append((entity, cutoff))
-            return entities(entity, cutoff)
+            return entities.chunks(entity, cutoff)
 
     counted = Counted(small_repo.log, small_repo.store, specs, small_repo.offline, timedelta(days=90))
     EntityFiles(tmp_path).write(counted, [first, second], SILENT)
     assert sorted(asked) == [("pin", second), ("user", second)]
+
+
+def test_entities_come_in_chunks_that_make_up_the_whole(
+    small_repo: SmallRepo, specs: UpstreamSpecs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entities = ActiveEntities(small_repo.log, small_repo.store, specs, small_repo.offline, timedelta(days=90))
+    cutoff = small_repo.spec.window.train_from
+    keys, examples = entities("pin", cutoff)
+    monkeypatch.setattr(active_entities, "CHUNK_ENTITIES", 12)
+    files = EntityFiles(tmp_path)
+    files.write(entities, [cutoff], SILENT)
+    chunks = list(files("pin", cutoff))
+    assert [len(each) for each, _ in chunks] == [12, 12, 6]
+    assert np.concatenate([each for each, _ in chunks]).tolist() == keys.tolist()
+    for name, values in examples.inputs.items():
+        np.testing.assert_array_equal(np.concatenate([each.inputs[name] for _, each in chunks]), values)
+
+
+def test_entity_files_that_were_never_written_are_asked_for_by_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"user/date=2024-01-03 must hold the inputs"):
+        next(EntityFiles(tmp_path)("user", at(3)))

@@ -17,6 +17,7 @@ from trainers.data.upstream_data import (
     UpstreamSpecs,
     attribute_frame,
     buckets,
+    encode_rows,
     known_surfaces,
     read_rows,
     upstream_specs,
@@ -31,9 +32,10 @@ def specs(small_repo: SmallRepo) -> UpstreamSpecs:
 
 
 @pytest.fixture(scope="module")
-def rows(small_repo: SmallRepo, specs: UpstreamSpecs) -> UpstreamRows:
+def rows(small_repo: SmallRepo, specs: UpstreamSpecs, tmp_path_factory: pytest.TempPathFactory) -> UpstreamRows:
     """Every impression of the walk."""
-    return read_rows(small_repo.log, small_repo.store, specs, SilentProgress(), until=small_repo.spec.window.until)
+    until, folder = small_repo.spec.window.until, tmp_path_factory.mktemp("rows")
+    return read_rows(small_repo.log, small_repo.store, specs, SilentProgress(), until=until, folder=folder)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,18 @@ def test_rows_know_a_click_at_once_and_a_purchase_when_its_window_has_closed(
     assert set(np.unique(purchase[~np.isnan(purchase)])) == {0.0, 1.0}
 
 
-def test_rows_without_impressions_say_what_to_do(small_repo: SmallRepo, specs: UpstreamSpecs) -> None:
+def test_rows_lie_in_files_and_are_those_that_memory_would_hold(
+    small_repo: SmallRepo, specs: UpstreamSpecs, rows: UpstreamRows
+) -> None:
+    every = np.arange(len(rows.user_ids))
+    (held,) = encode_rows(small_repo.store, [specs], rows.index, every, SilentProgress())
+    assert rows.examples.inputs.keys() == held.inputs.keys()
+    for name, values in rows.examples.inputs.items():
+        assert not values.flags.owndata
+        np.testing.assert_array_equal(values, held.inputs[name])
+
+
+def test_rows_without_impressions_say_what_to_do(small_repo: SmallRepo, specs: UpstreamSpecs, tmp_path: Path) -> None:
     first = small_repo.spec.window.features_from
     with pytest.raises(ValueError, match="no impressions; move the dataset's window"):
-        read_rows(small_repo.log, small_repo.store, specs, SilentProgress(), until=first)
+        read_rows(small_repo.log, small_repo.store, specs, SilentProgress(), until=first, folder=tmp_path)

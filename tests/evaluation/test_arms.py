@@ -171,3 +171,15 @@ def test_ranker_learns_from_clicked_rows_or_from_the_entire_space(small_repo: Sm
     clicks = small_repo.data.examples.labels[entire.train_rows(), entire.columns()[1]]
     assert set(np.unique(clicks)) == {0.0, 1.0}
     assert (clicks == 1.0).sum() == len(bare.split.train)
+
+
+def test_projected_vectors_are_tokens_together_and_no_longer_of_their_sides(job: RankerJob) -> None:
+    arm = arms(CTR, [CVR])[-1]
+    config = ranker_config(replace(job, projection_dim=32), arm, *arm_specs(job, arm))
+    assert config.joined_vectors == ("user_vector_0", "pin_vector_1", "user_vector_1", "pin_vector_2")
+    assert config.joined is not None
+    assert (config.joined.dims, config.joined.projection_dim) == ((CTR.dim,) * 4, 32)
+    assert config.joined.scales == (CTR.dim**0.5,) * 4
+    assert config.user.fields.vector_dims == ()
+    assert config.pin.fields.vector_dims == (job.data.pin.vectors[0].dim,)
+    assert config.vector_pairs == (("user_vector_0", "pin_vector_1"), ("user_vector_1", "pin_vector_2"))

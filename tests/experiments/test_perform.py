@@ -100,7 +100,8 @@ def test_tables_fit_into_a_report() -> None:
 def test_an_unknown_experiment_is_refused(run: Path) -> None:
     result = headwater("upgrades", "--run", run)
     assert result.exit_code == 2
-    assert "experiment must be one of upgrade, aggregation, staleness, refresh-cost (got 'upgrades')" in result.stderr
+    known = "upgrade, aggregation, staleness, refresh-cost, consumers, ablation"
+    assert f"experiment must be one of {known} (got 'upgrades')" in result.stderr
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

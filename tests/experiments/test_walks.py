@@ -12,6 +12,7 @@ from trainers.experiments.setting import Setting
 from trainers.experiments.walks import WalkRequest, Walks
 from trainers.upstream.compatibility import BackwardMap
 from trainers.upstream.frame import Frame
+from trainers.upstream.model import EXPERT_DIM
 
 
 def request_of(opened: Setting, name: str) -> WalkRequest:
@@ -75,3 +76,14 @@ def test_a_walk_that_was_stopped_goes_on_to_the_same_vectors(
     for entity, (keys, vectors) in last(opened, whole).items():
         np.testing.assert_array_equal(keys, expected[entity][0])
         np.testing.assert_array_equal(vectors, expected[entity][1])
+
+
+def test_a_walk_may_leave_cross_representations_of_the_rows_before_a_day(opened: Setting) -> None:
+    request = replace(request_of(opened, "cross"), cross_days=2)
+    Walks(opened).run([request])
+    days = dict(Walks(opened).days(request))
+    assert list(days) == opened.cutoffs()[-2:]
+    tasks = [task for task in opened.evaluation.spec.tasks if task.domain == "engagement"]
+    for keys, vectors in days[opened.cutoffs()[-1]].values():
+        assert vectors.shape == (len(keys), EXPERT_DIM * len(tasks))
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)

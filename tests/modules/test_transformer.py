@@ -96,6 +96,21 @@ def test_attention_without_a_mask_sees_all_tokens() -> None:
     torch.testing.assert_close(attention(tokens, tokens), attention(tokens, tokens, everything))
 
 
+@pytest.mark.parametrize("lengths", [[5, 3, 0, 1, 2, 4], [0] * BATCH, [5] * BATCH])
+def test_pooling_with_shared_queries_is_attention_with_the_same_queries_in_every_row(lengths: list[int]) -> None:
+    torch.manual_seed(0)
+    attention, tokens, present = (
+        MultiHeadAttention(model_dim=DIM, num_heads=2),
+        fields(LENGTH, DIM),
+        present_of(lengths),
+    )
+    with torch.no_grad():
+        attention.key_value.bias.normal_()
+    queries = torch.randn(3, DIM)
+    expected = attention(queries.expand(BATCH, -1, -1), tokens, present)
+    torch.testing.assert_close(attention.pool(queries, tokens, present), expected, atol=1e-6, rtol=1e-5)
+
+
 @settings(max_examples=25, deadline=None)
 @given(mask=st.lists(st.booleans(), min_size=LENGTH, max_size=LENGTH), garbage=st.floats(-1e3, 1e3))
 def test_sequence_encoder_answers_as_if_absent_tokens_were_cut_out(mask: list[bool], garbage: float) -> None:

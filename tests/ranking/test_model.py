@@ -11,7 +11,9 @@ from torch import Tensor
 
 from tests.modules.contract import BATCH, ModuleContract
 from trainers.modules.embedding import FieldEmbeddingConfig
+from trainers.modules.joined_vectors import JoinedVectorsConfig
 from trainers.modules.side import SideConfig
+from trainers.modules.vector_sequence import VectorSequenceConfig
 from trainers.ranking.model import DOT_SCALE, Ranker, RankerConfig
 
 CONFIG = RankerConfig(
@@ -55,6 +57,39 @@ class TestDcnRanker(ModuleContract):
 class TestDhenRanker(TestDcnRanker):
     def make(self) -> Ranker:
         return Ranker(replace(CONFIG, backbone="dhen"))
+
+
+class TestRankerOfPastAndJoinedVectors(TestDcnRanker):
+    def make(self) -> Ranker:
+        user = replace(CONFIG.user, fields=replace(CONFIG.user.fields, vector_dims=()))
+        return Ranker(
+            replace(
+                CONFIG,
+                user=user,
+                past_vectors=("user_vector_1", "user_vector_0"),
+                past=VectorSequenceConfig(length=2, vector_dim=2, token_dim=8),
+                joined_vectors=("user_vector_0",),
+                joined=JoinedVectorsConfig(dims=(2,), token_dim=8),
+            )
+        )
+
+    def inputs(self) -> tuple[Any, ...]:
+        given = inputs()
+        # The first row never had a vector.
+        given["user_vector_0"][0] = 0.0
+        return (given | {"user_vector_1": given["user_vector_0"].clone()},)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"past_vectors": ("user_vector_0",)}, r"past must size the past_vectors \(got none for 1 inputs\)"),
+        ({"joined": JoinedVectorsConfig(dims=(2, 3), token_dim=8)}, r"\(got \(2, 3\) for 0 inputs\)"),
+    ],
+)
+def test_past_and_joined_vectors_come_with_their_sizes(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, **changes)
 
 
 def dots(user: list[float], pin: list[float]) -> list[float]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trainers.report.schema import Inputs, LiftRow, Report, RetrievalRow
-from trainers.report.wording import gain_text, headline, headline_rows, signed_pct, verdict
+from trainers.report.schema import Inputs, LiftRow, Optimum, Report, RetrievalRow
+from trainers.report.wording import gain_text, gap_text, headline, headline_rows, signed_pct, verdict
 
 
 def lift_row(
@@ -99,3 +99,19 @@ def test_gain_of_retrieval_names_its_paired_interval_and_is_empty_for_the_base()
     gain = {"recall_gain": 0.0111, "recall_gain_ci95": (-0.0044, 0.0266)}
     assert gain_text(base) == ""
     assert gain_text(base.model_copy(update=gain)) == "+0.0111 (-0.0044 to +0.0266)"
+
+
+@pytest.mark.parametrize(
+    ("best", "expected"),
+    [(0.80, "embeddings close 25.0% of the gap"), (None, ""), (0.60, "")],
+)
+def test_share_of_the_gap_is_that_from_no_embeddings_to_the_true_probabilities(
+    bare: Report, best: float | None, expected: str
+) -> None:
+    rows = [
+        LiftRow(task="ctr", ranker="net", inputs=inputs, n_test=10, roc_auc=auc, pr_auc=0.5, log_loss=0.5, ece=0.1)
+        for inputs, auc in (("none", 0.60), ("user", 0.70), ("both", 0.65))
+    ]
+    optimum = () if best is None else (Optimum(task="ctr", roc_auc=best), Optimum(task="cvr", roc_auc=0.9))
+    assert gap_text(bare.model_copy(update={"optimum": optimum}), rows) == expected
+    assert gap_text(bare, rows[:1]) == ""

@@ -21,8 +21,8 @@ from trainers.metrics import roc_auc
 from trainers.progress import SilentProgress, Stage
 from trainers.run_lock import run_lock
 from trainers.upstream.trainer import UpstreamExamples
-from trainers.upstream.vector_files import vector_column
-from trainers.upstream.walk import daily_file, walk
+from trainers.upstream.vector_files import read_vectors, vector_column
+from trainers.upstream.walk import daily_file, walk, write_embeddings
 
 DAYS = (40, 30, 50, 20)
 SILENT = SilentProgress()
@@ -197,12 +197,24 @@ def test_walk_stops_when_an_embedding_is_not_finite(stream: UpstreamExamples, tm
     def broken(entity: str, cutoff: datetime) -> object:
         keys, examples = worlds.active(entity, cutoff)
         poisoned = {name: np.full_like(values, np.nan) for name, values in examples.inputs.items() if "dense" in name}
-        return keys, examples.with_inputs(poisoned)
+        return [(keys, examples.with_inputs(poisoned))]
 
     data = replace(worlds.data(stream, worlds.known_at(*DAYS)), entities=broken)
     with pytest.raises(FloatingPointError, match=r"user embeddings of ctr at 2024-01-02 must be finite \(got 12"):
         walk(worlds.trainer(), data, worlds.plan(tmp_path, 1), SILENT)
     assert embeddings(tmp_path) == {}
+
+
+def test_entities_embedded_in_chunks_get_the_vectors_of_the_whole(tmp_path: Path) -> None:
+    trainer = worlds.trainer()
+    keys, examples = worlds.active("pin", at(2))
+    parts = [np.arange(len(keys))[:5], np.arange(len(keys))[5:]]
+    chunks = [(keys[rows], examples.take(rows)) for rows in parts]
+    write_embeddings(trainer, "pin", chunks, tmp_path / "chunks.parquet", "ctr")
+    write_embeddings(trainer, "pin", [(keys, examples)], tmp_path / "whole.parquet", "ctr")
+    found, whole = (read_vectors(tmp_path / f"{name}.parquet", "pin", 8) for name in ("chunks", "whole"))
+    assert found[0].tolist() == whole[0].tolist() == keys.tolist()
+    np.testing.assert_allclose(found[1], whole[1], atol=1e-6)
 
 
 def test_vector_column_holds_the_rows_of_a_matrix() -> None:

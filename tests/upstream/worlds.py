@@ -108,7 +108,7 @@ def data(
         stream=stream,
         known_at=known,
         tasks=TASKS,
-        entities=active,
+        entities=lambda entity, cutoff: [active(entity, cutoff)],
         history=history,
         num_history=sum(len(each.user_ids) for each in history),
     )

@@ -12,7 +12,7 @@ from trainers.commands.exits import exit_codes
 from trainers.commands.invocation import resume_line
 from trainers.commands.options import ChangeDryRunOption, DebugOption, ExistingRunOption, JsonOption, QuietOption
 
-NAMES = ("upgrade", "aggregation", "staleness", "refresh-cost")
+NAMES = ("upgrade", "aggregation", "staleness", "refresh-cost", "consumers", "ablation")
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(NAMES)}.")]
 SeedsOption = Annotated[
     int | None, typer.Option("--seeds", metavar="N", min=1, help="Models of each case; the run's own number if absent.")
@@ -36,7 +36,7 @@ def add_command(app: typer.Typer) -> None:
         quiet: QuietOption = False,
         debug: DebugOption = False,
     ) -> None:
-        """Study a run: upgrades, aggregation over days, staleness, or the cost of a refresh."""
+        """Study a run: upgrades, aggregation over days, staleness, cost of a refresh, consumers, or parts left out."""
         resume = resume_line(f"experiment {name}", run) + (f" --seeds {seeds}" if seeds else "")
         with exit_codes(debug=debug, as_json=as_json, resume=resume):
             if dry_run:

@@ -6,7 +6,8 @@ Dims: N rows, T tasks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +40,13 @@ class Examples:
         """Inputs of these rows as tensors: float32, and int64 for indices."""
         return {name: _tensor(values[rows]) for name, values in self.inputs.items()}
 
-    def with_labels(self, columns: Sequence[int]) -> Examples:
+    def all_tensors(self) -> dict[str, Tensor]:
+        """Inputs of all rows as tensors that share their memory where the type allows it."""
+        return {name: _tensor(values) for name, values in self.inputs.items()}
+
+    def with_labels(self, columns: Sequence[int]) -> Self:
         """The same rows with these label columns alone."""
-        return Examples(inputs=self.inputs, labels=self.labels[:, columns])
+        return replace(self, labels=self.labels[:, columns])
 
     def with_inputs(self, inputs: dict[str, Array]) -> Examples:
         """The same rows with these inputs added or replaced."""

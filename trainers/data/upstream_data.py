@@ -6,7 +6,7 @@ Dims: N rows, T tasks.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +31,7 @@ from trainers.data.event_log import EventLog
 from trainers.data.examples import Examples, concatenate, encode_sides, label_matrix
 from trainers.data.frames import point_in_time_frame
 from trainers.data.inputs import context_spec, side_spec
+from trainers.data.row_files import mapped
 from trainers.progress import Progress
 
 CHUNK_ROWS = 50_000
@@ -160,11 +161,17 @@ def known_surfaces(log: EventLog, known_by: datetime) -> list[str]:
 
 
 def read_rows(
-    log: EventLog, store: FeatureStore, specs: UpstreamSpecs, progress: Progress, *, until: datetime
+    log: EventLog, store: FeatureStore, specs: UpstreamSpecs, progress: Progress, *, until: datetime, folder: Path
 ) -> UpstreamRows:
-    """Impressions of the walk, joined point in time and encoded chunk by chunk."""
+    """Impressions of the walk, joined point in time and encoded chunk by chunk; their inputs lie on disk.
+
+    Args:
+        folder: Where there is room for them while they are used.
+    """
     index = row_index(log, until)
-    (examples,) = encode_rows(store, [specs], index, np.arange(index.frame.num_rows), progress)
+    rows = np.arange(index.frame.num_rows)
+    parts = (part for (part,) in _encoded(store, [specs], index, rows, progress))
+    examples = Examples(inputs=mapped(parts, len(rows), folder), labels=index.labels)
     user_ids, pin_ids = (np.asarray(index.frame[name]) for name in ("user_id", "pin_id"))
     return UpstreamRows(examples=examples, index=index, user_ids=user_ids, pin_ids=pin_ids)
 
@@ -201,15 +208,20 @@ def encode_rows(
     Args:
         rows: Positions in the index.
     """
-    parts: list[list[Examples]] = [[] for _ in specs]
+    parts = list(_encoded(store, specs, index, rows, progress))
+    return [concatenate([part[number] for part in parts]) for number in range(len(specs))]
+
+
+def _encoded(
+    store: FeatureStore, specs: Sequence[UpstreamSpecs], index: RowIndex, rows: Keys, progress: Progress
+) -> Iterator[list[Examples]]:
+    """So many rows at a time, for each of the models' inputs."""
     with progress.stage("point-in-time join, upstream", len(rows)) as stage:
         for start in range(0, len(rows), CHUNK_ROWS):
             chunk = rows[start : start + CHUNK_ROWS]
             joined = add_context(point_in_time_frame(store, index.frame.take(chunk), "upstream"))
-            for each, encoded in zip(specs, parts, strict=True):
-                encoded.append(Examples(inputs=encode_sides(each.sides(), joined), labels=index.labels[chunk]))
+            yield [Examples(inputs=encode_sides(each.sides(), joined), labels=index.labels[chunk]) for each in specs]
             stage.advance(len(chunk))
-    return [concatenate(encoded) for encoded in parts]
 
 
 def attribute_frame(offline: Path, entity: str, known_by: datetime | None = None) -> pa.Table:

@@ -5,8 +5,8 @@ Dims: N rows, S seeds, T tasks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ from trainers.data.ranking_data import (
     vector_input,
     with_versions,
 )
+from trainers.modules.joined_vectors import JoinedVectorsConfig
+from trainers.modules.vector_sequence import VectorSequenceConfig
 from trainers.progress import SILENT, Progress
 from trainers.ranking.model import Ranker, RankerConfig
 from trainers.ranking.recipes import RankingRecipe
@@ -112,6 +114,10 @@ class RankerJob:
     """Bits of the action bitmask."""
     clicks: str | None = None
     """Task that the judged one is conditional on, where the ranker learns both in the entire space."""
+    past: tuple[str, ...] = ()
+    """Columns with the user's vectors of earlier days to read as a sequence, oldest first; last among its vectors."""
+    projection_dim: int | None = None
+    """Width of one projection of all embeddings together, 0 to read them as they are; none for a token each."""
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
@@ -163,7 +169,7 @@ def run_seed(job: RankerJob, arm: Arm, seed: int, progress: Progress = SILENT) -
             job.recipe,
             train=train,
             validation=validation,
-            hidden_vectors=hidden_vectors(arm, user, pin),
+            hidden_vectors=hidden_vectors(arm, user, pin, job.past),
             seed=seed,
             clicks=job.clicks,
             stepped=stage.advance,
@@ -205,12 +211,19 @@ def ranker_config(job: RankerJob, arm: Arm, user: InputSpec, pin: InputSpec) -> 
     pairs = [version for version in arm.versions if arm.entities == ENTITIES]
     embeddings = [vector_column(entity, version) for version in arm.versions for entity in arm.entities]
     scaled = embeddings if sizes.unit_variance else []
+    past, joined = past_inputs(user, job.past), joined_inputs(job, arm, user, pin)
+    apart = {*job.past, *(embeddings if joined else ())}
+    own_user, own_pin = _without_last(user, apart), _without_last(pin, apart)
     return RankerConfig(
-        user=side_config(user, field_dim=dim, num_labels=job.num_labels, sequence_layers=1, unit_vectors=scaled),
-        pin=side_config(pin, field_dim=dim, num_labels=job.num_labels, unit_vectors=scaled),
+        user=side_config(own_user, field_dim=dim, num_labels=job.num_labels, sequence_layers=1, unit_vectors=scaled),
+        pin=side_config(own_pin, field_dim=dim, num_labels=job.num_labels, unit_vectors=scaled),
         context=field_config(job.data.context, field_dim=dim),
         tasks=job.tasks,
         vector_pairs=tuple((vector_input(user, version), vector_input(pin, version)) for version in pairs),
+        past_vectors=tuple(past),
+        past=_past_sizes(sizes, list(past.values())),
+        joined_vectors=tuple(joined),
+        joined=_joined_sizes(sizes, tuple(joined.values()), job.projection_dim),
         sequence_buckets=sizes.sequence_buckets,
         backbone=sizes.backbone,
         cross_layers=sizes.cross_layers,
@@ -221,9 +234,47 @@ def ranker_config(job: RankerJob, arm: Arm, user: InputSpec, pin: InputSpec) -> 
     )
 
 
-def hidden_vectors(arm: Arm, user: InputSpec, pin: InputSpec) -> tuple[tuple[str, ...], ...]:
-    """Groups of inputs hidden together in training: all vectors of an entity."""
+def _without_last(side: InputSpec, apart: Collection[str]) -> InputSpec:
+    """The inputs without vectors that are read in another way; they come last, so that the others keep their names."""
+    kept = tuple(item for item in side.vectors if item.column not in apart)
+    assert side.vectors[: len(kept)] == kept
+    return replace(side, vectors=kept)
+
+
+def joined_inputs(job: RankerJob, arm: Arm, user: InputSpec, pin: InputSpec) -> dict[str, int]:
+    """Names and widths of the embeddings that become tokens together; empty where each is a token."""
+    if job.projection_dim is None:
+        return {}
+    sides = {"user": user, "pin": pin}
+    return {vector_input(sides[entity], version): version.dim for version in arm.versions for entity in arm.entities}
+
+
+def _joined_sizes(
+    sizes: RankingRecipe, widths: tuple[int, ...], projection_dim: int | None
+) -> JoinedVectorsConfig | None:
+    if not widths or projection_dim is None:
+        return None
+    scales = tuple(width**0.5 for width in widths) if sizes.unit_variance else ()
+    return JoinedVectorsConfig(dims=widths, token_dim=sizes.token_dim, projection_dim=projection_dim, scales=scales)
+
+
+def past_inputs(user: InputSpec, past: Sequence[str]) -> dict[str, int]:
+    """Names and widths of the inputs that hold these columns of the user, in their order."""
+    widths = {item.column: (f"{user.side}_vector_{i}", item.dim) for i, item in enumerate(user.vectors)}
+    return dict(widths[column] for column in past)
+
+
+def _past_sizes(sizes: RankingRecipe, widths: list[int]) -> VectorSequenceConfig | None:
+    if not widths:
+        return None
+    scale = widths[0] ** 0.5 if sizes.unit_variance else 1.0
+    return VectorSequenceConfig(length=len(widths), vector_dim=widths[0], token_dim=sizes.token_dim, scale=scale)
+
+
+def hidden_vectors(arm: Arm, user: InputSpec, pin: InputSpec, past: Sequence[str] = ()) -> tuple[tuple[str, ...], ...]:
+    """Groups of inputs hidden together in training: all vectors of an entity, the user's earlier ones with them."""
     groups = [tuple(vector_input(side, version) for version in arm.versions_of(side.side)) for side in (user, pin)]
+    groups[0] += tuple(past_inputs(user, past))
     return tuple(group for group in groups if group)
 
 

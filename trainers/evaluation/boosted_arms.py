@@ -19,7 +19,8 @@ from trainers.evaluation.arms import Arm, RankerJob, Scored, arm_specs
 from trainers.forked import map_forked
 from trainers.progress import Progress
 from trainers.ranking.boosted import Columns, columns_of, train_boosted
-from trainers.ranking.recipes import BoostedRecipe
+from trainers.ranking.logistic import train_logistic
+from trainers.ranking.recipes import BoostedRecipe, LogisticRecipe
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,25 @@ def boosted_seed(job: RankerJob, arm: Arm, recipe: BoostedRecipe, seed: int) -> 
     logger.info(
         "boosted task=%s inputs=%s seed=%d columns=%d leaves=%d trees=%d validation_log_loss=%.5f",
         *(job.task, arm.inputs, seed, len(train.names), found.num_leaves, found.rounds, found.validation_log_loss),
+    )
+    return found.logits(validation), found.logits(test)
+
+
+def logistic_seed(job: RankerJob, arm: Arm, sizes: BoostedRecipe, recipe: LogisticRecipe) -> tuple[Logits, Logits]:
+    """Logits of the logistic regression on the validation rows and on the test rows; it has no random choices.
+
+    Args:
+        sizes: Says which columns are read.
+    """
+    parts = job.split
+    train, validation, test = (
+        arm_columns(job, arm, sizes, rows) for rows in (parts.train, parts.validation, parts.test)
+    )
+    labels = job.data.examples.labels[:, job.columns()[0]]
+    found = train_logistic((train, labels[parts.train]), (validation, labels[parts.validation]), recipe)
+    logger.info(
+        "logistic task=%s inputs=%s columns=%d inverse_l2=%g",
+        *(job.task, arm.inputs, len(train.names), found.inverse_l2),
     )
     return found.logits(validation), found.logits(test)
 

@@ -12,7 +12,7 @@ from typing import Any
 from trainers import run_config
 from trainers.evaluation.figures_file import EVALUATION
 from trainers.evaluation.step import commit, run_report
-from trainers.experiments import aggregation, refresh_cost, staleness, upgrade
+from trainers.experiments import ablation, aggregation, consumers, refresh_cost, staleness, upgrade
 from trainers.experiments.results import LAST_STEP, table_file, write_table
 from trainers.experiments.setting import WORK, Setting
 from trainers.markers import read_marker
@@ -27,6 +27,8 @@ EXPERIMENTS: Mapping[str, Callable[[Setting], list[dict[str, Any]]]] = {
     "aggregation": aggregation.run,
     "staleness": staleness.run,
     "refresh-cost": refresh_cost.run,
+    "consumers": consumers.run,
+    "ablation": ablation.run,
 }
 
 

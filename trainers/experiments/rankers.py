@@ -5,6 +5,7 @@ Dims: N test rows, S rankers.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,16 +20,19 @@ from safetensors.numpy import load_file, save_file
 from feature_repo.encoding import Array
 from trainers.data.ranking_data import renamed_vectors
 from trainers.evaluation.arms import Arm, RankerJob, arm_specs, ranker_config, run_seed, user_days
+from trainers.evaluation.boosted_arms import boosted_seed, logistic_seed
 from trainers.evaluation.figures import roc_auc_lift
 from trainers.experiments.setting import Setting
 from trainers.forked import map_forked
-from trainers.metrics import gauc, roc_auc
+from trainers.metrics import check_groups, gauc, gauc_evaluator, roc_auc
 from trainers.progress import Progress
 from trainers.ranking.model import Ranker
+from trainers.ranking.recipes import BoostedRecipe, LogisticRecipe
 from trainers.ranking.train import predict
+from trainers.resampling import lift_over_users, resampled
 
 Scores = npt.NDArray[np.float32]
-_SCORES = "scores"
+_SCORES, _CPU_SECONDS = "scores", "cpu_seconds"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +45,10 @@ class RankerRequest:
     """Rows with the vectors that it is trained on."""
     arm: Arm
     """What it reads of them."""
+    boosted: BoostedRecipe | None = None
+    """Train LightGBM of these sizes in the place of the neural ranker."""
+    logistic: LogisticRecipe | None = None
+    """With `boosted`, train a logistic regression on its columns in the place of either."""
 
 
 class Rankers:
@@ -66,6 +74,10 @@ class Rankers:
         """Test logits [S, N] of a trained ranker on the vectors that it was trained on, a row a seed."""
         return np.stack([load_file(self._file(name, seed))[_SCORES] for seed in seeds])
 
+    def cpu_seconds(self, name: str, seeds: Sequence[int]) -> float:
+        """Processor time of training a ranker, the mean over its seeds."""
+        return float(np.mean([load_file(self._file(name, seed))[_CPU_SECONDS][0] for seed in seeds]))
+
     def rescored(self, request: RankerRequest, inputs: Mapping[str, Array]) -> Scores:
         """Test logits [S, N] of a trained ranker where inputs of the test rows hold something else."""
         job = request.job
@@ -75,7 +87,7 @@ class Rankers:
         found = []
         for seed in job.seeds:
             weights = load_file(self._file(request.name, seed))
-            weights.pop(_SCORES)
+            del weights[_SCORES], weights[_CPU_SECONDS]
             ranker = Ranker(ranker_config(job, request.arm, user, pin))
             ranker.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
             found.append(predict(ranker.eval(), test)[:, 0])
@@ -84,17 +96,30 @@ class Rankers:
     def _train(self, item: tuple[RankerRequest, int], progress: Progress) -> None:
         del progress
         request, seed = item
-        result = run_seed(request.job, request.arm, seed)
         file = self._file(request.name, seed)
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f".{file.name}.partial")
         # Logits are a column of several tasks', and safetensors writes memory as it lies.
-        tensors = {**result.weights, _SCORES: result.test_logits}
-        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, partial)
+        save_file({name: np.ascontiguousarray(value) for name, value in _trained(request, seed).items()}, partial)
         partial.replace(file)
 
     def _file(self, name: str, seed: int) -> Path:
         return self._folder / f"{name}_seed{seed}.safetensors"
+
+
+def _trained(request: RankerRequest, seed: int) -> dict[str, npt.NDArray[np.generic]]:
+    """Test logits, what they took, and the weights of a neural ranker."""
+    started = time.process_time()
+    if request.boosted is not None and request.logistic is not None:
+        found: dict[str, npt.NDArray[np.generic]] = {
+            _SCORES: logistic_seed(request.job, request.arm, request.boosted, request.logistic)[1]
+        }
+    elif request.boosted is not None:
+        found = {_SCORES: boosted_seed(request.job, request.arm, request.boosted, seed)[1]}
+    else:
+        result = run_seed(request.job, request.arm, seed)
+        found = {**result.weights, _SCORES: result.test_logits}
+    return found | {_CPU_SECONDS: np.array([time.process_time() - started])}
 
 
 class Judge:
@@ -142,3 +167,13 @@ class Judge:
                 lift = roc_auc_lift(labels, other[:, kept], scores[:, kept], users, self._samples, self._seed)
                 row[f"{name}_ci95"] = (lift.low, lift.high)
         return row
+
+    def gauc_lift(self, scores: Scores, other: Scores) -> dict[str, Any]:
+        """Cells with the relative gAUC lift over other scores [S, N], %, where some user saw both outcomes on a day."""
+        build = gauc_evaluator(self._days)
+        with suppress(ValueError):
+            check_groups(self._labels, self._users)
+            evaluators = [[build(self._labels, each) for each in side] for side in (other, scores)]
+            lift = lift_over_users(*resampled(evaluators, self._users, self._samples, self._seed))
+            return {"gauc_lift_pct": lift.lift, "gauc_lift_ci95": (lift.low, lift.high)}
+        return {}

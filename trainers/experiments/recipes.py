@@ -22,6 +22,14 @@ class ExperimentRecipe:
     """Oldest embedding of `staleness`."""
     compatibility_weight: float = 1.0
     """Weight of the loss that makes a version compatible with the one before."""
+    past_days: int = 7
+    """Days before today whose vectors a consumer reads as a sequence."""
+    cross_days: int = 7
+    """Days whose rows make an entity's cross representation."""
+    min_surface_rows: int = 500
+    """Test rows of a surface below which no team of its own is judged on it."""
+    ablated_layers: int = 6
+    """Pairs of DHEN modules that `ablation` tries."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.history_share <= 1.0:
@@ -42,7 +50,15 @@ def default() -> ExperimentRecipe:
 
 def tiny() -> ExperimentRecipe:
     """For tests."""
-    return ExperimentRecipe(small=upstream.tiny(), weights=(0.8,), max_age_days=3)
+    return ExperimentRecipe(
+        small=upstream.tiny(),
+        weights=(0.8,),
+        max_age_days=3,
+        past_days=2,
+        cross_days=2,
+        min_surface_rows=50,
+        ablated_layers=1,
+    )
 
 
 def of_run(name: str) -> ExperimentRecipe:

@@ -22,9 +22,8 @@ import numpy as np
 from feature_repo.contract import ENTITIES, write_atomically
 from feature_repo.layout import open_store
 from trainers import run_config
-from trainers.data.active_entities import ActiveEntities, Keys
+from trainers.data.active_entities import ActiveEntities, EntityFiles
 from trainers.data.event_log import EventLog
-from trainers.data.examples import Examples
 from trainers.data.history_rows import HistoryReader
 from trainers.data.label_stream import LabelStream
 from trainers.data.manifest import version_for
@@ -33,7 +32,7 @@ from trainers.data.upstream_data import RowIndex, UpstreamSpecs, encode_rows, ro
 from trainers.experiments.history_share import HistoryShare
 from trainers.peak_memory import PeakMemory
 from trainers.progress import SILENT
-from trainers.steps import RunContext
+from trainers.steps import RunContext, remove
 from trainers.torch_setup import set_up_torch
 from trainers.upstream.aggregate import moving_average, normalised
 from trainers.upstream.alignment import align
@@ -57,6 +56,7 @@ from trainers.upstream_rows import domain_tasks, history_reader, model_stream, u
 from trainers.upstream_steps import id_tables, upstream_trainer
 
 FULL, DAY = "full", "day"
+ENTITY_INPUTS = "entities"
 Result = TypeVar("Result")
 
 
@@ -113,7 +113,7 @@ class Parts:
             stream=examples,
             known_at=stream.known_at,
             tasks=domain_tasks(self._log, self._model),
-            entities=self._active,
+            entities=self._active.chunks,
             history=history,
             num_history=history.num_rows,
         )
@@ -124,15 +124,18 @@ class Parts:
         """From the model of the day before to the published vectors of the last day."""
         cutoff, before = self._cutoffs[-1], self._cutoffs[-2]
         random = generator(self._context.config.seed, self._model, cutoff)
+        # A run that was stopped left some, and to find them would cost too little.
+        remove(self._folder / ENTITY_INPUTS)
 
-        def read() -> tuple[UpstreamExamples, int, dict[str, tuple[Keys, Examples]]]:
+        def read() -> tuple[UpstreamExamples, int]:
             index = row_index(self._log, cutoff)
             stream = self._stream(index)
             new, replayed = select_rows(stream.known_at, before, cutoff, self._recipe.replay, random)
             examples = self._examples(index, stream.take(np.concatenate([new, replayed])))
-            return examples, len(new), {entity: self._active(entity, cutoff) for entity in ENTITIES}
+            self._entities.write(self._active, [cutoff], SILENT)
+            return examples, len(new)
 
-        (stream, num_new, entities), reading = measured(read)
+        (stream, num_new), reading = measured(read)
 
         def train() -> UpstreamTrainer:
             trainer = self._trainer()
@@ -143,20 +146,19 @@ class Parts:
             return trainer
 
         trainer, training = measured(train)
-        _, publishing = measured(lambda: self._publish(trainer, entities, before, cutoff))
+        _, publishing = measured(lambda: self._publish(trainer, before, cutoff))
         return {"read": reading, "train": training, "publish": publishing}
 
-    def _publish(
-        self, trainer: UpstreamTrainer, entities: dict[str, tuple[Keys, Examples]], before: datetime, cutoff: datetime
-    ) -> None:
+    def _publish(self, trainer: UpstreamTrainer, before: datetime, cutoff: datetime) -> None:
         """Embed, align to the day before, average, judge and write."""
         dim = self._recipe.embedding_dim
-        for entity, (keys, examples) in entities.items():
+        for entity in ENTITIES:
             file = daily_file(self._folder, entity, cutoff)
-            write_embeddings(trainer, entity, keys, examples, file, f"{self._model} at {cutoff:%Y-%m-%d}")
+            chunks = self._entities(entity, cutoff)
+            write_embeddings(trainer, entity, chunks, file, f"{self._model} at {cutoff:%Y-%m-%d}")
         yesterday = read_frame(partial(daily_file, self._folder, cutoff=before), dim)
         today = align(read_frame(partial(daily_file, self._folder, cutoff=cutoff), dim), yesterday)[0]
-        gate_figures(today, yesterday, active={entity: keys for entity, (keys, _) in entities.items()})
+        gate_figures(today, yesterday, active={entity: keys for entity, (keys, _) in today.items()})
         for entity, (keys, vectors) in yesterday.items():
             past = keys, normalised(vectors)
             state = moving_average(past, today[entity], self._recipe.average_weight)
@@ -188,6 +190,10 @@ class Parts:
     def _active(self) -> ActiveEntities:
         retention = timedelta(days=self._recipe.retention_days)
         return ActiveEntities(self._log, self._store, self._specs, self._context.path(OFFLINE), retention)
+
+    @cached_property
+    def _entities(self) -> EntityFiles:
+        return EntityFiles(self._folder / ENTITY_INPUTS)
 
     @cached_property
     def _history(self) -> HistoryReader:

@@ -67,6 +67,12 @@ class Setting:
         return Arm(inputs="both", versions=(self.version,))
 
     @property
+    def released_arm(self) -> Arm:
+        """A ranker that reads all vectors that a release reads."""
+        versions = self.evaluation.versions
+        return Arm(inputs="both_domains" if len(versions) > 1 else "both", versions=versions)
+
+    @property
     def offline(self) -> Path:
         """Offline store of the run."""
         return self.context.path(OFFLINE)

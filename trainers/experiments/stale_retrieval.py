@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from feature_repo.contract import ENTITIES, EmbeddingVersion
+from feature_repo.contract import EmbeddingVersion
 from feature_repo.encoding import Array
-from trainers.data.examples import Examples
-from trainers.data.ranking_data import renamed_vectors, vector_input
+from trainers.data.ranking_data import renamed_vectors
 from trainers.data.retrieval_data import RetrievalPeriod
-from trainers.data.version_vectors import version_vectors
 from trainers.evaluation.retrieval import RetrievalArm, RetrievalJob, two_tower
 from trainers.evaluation.retrieval_figures import Represent, Vectors, best_prior, by_inner_product, judged
 from trainers.experiments.ages import FRESH, MISSING, WITHOUT, age_cells, age_name
+from trainers.experiments.product_recall import product, vector_inputs, vectors_at, with_vectors
 from trainers.experiments.setting import Setting
 from trainers.forked import map_forked
 from trainers.metrics import bootstrap_mean, paired_bootstrap_means
@@ -49,7 +48,7 @@ class StaleRetrieval:
         """
         periods = {FRESH: self._job.test}
         periods |= {age_name(age): self._period(store, version) for age, version in versions.items()}
-        periods[MISSING] = self._with_vectors(self._job.test, self._nothing)
+        periods[MISSING] = with_vectors(self._job.test, self._inputs, self._nothing)
         seeds = self._job.seeds
         plan: list[_Trained] = [
             (PRODUCT, seeds[0]),
@@ -94,15 +93,9 @@ class StaleRetrieval:
         map_forked(judge, missing, name="retrieval", workers=workers, progress=self._setting.progress)
 
     def _product(self) -> tuple[Represent, Any]:
-        names, temperature = self._inputs, np.float32(self._job.recipe.temperature)
-
-        def represent(period: RetrievalPeriod) -> tuple[Vectors, Vectors]:
-            queries, candidates = period.users.inputs[names["user"]], period.pins.inputs[names["pin"]]
-            return (queries[:, :-1] / temperature).astype(np.float32), candidates[:, :-1].astype(np.float32)
-
-        return represent, best_prior(self._job.validation, by_inner_product(represent), self._job.recipe.prior_weights)[
-            0
-        ]
+        represent = product(self._inputs, self._job.recipe.temperature)
+        weights = self._job.recipe.prior_weights
+        return represent, best_prior(self._job.validation, by_inner_product(represent), weights)[0]
 
     def _towers(self, name: str, seed: int) -> tuple[Represent, Any]:
         versions = (self._setting.version,) if name == TOWERS else ()
@@ -121,25 +114,8 @@ class StaleRetrieval:
 
     def _period(self, store: Any, version: EmbeddingVersion) -> RetrievalPeriod:
         """The test period with the vectors that a version has for its first day."""
-
-        def read(entity: str, keys: Array) -> Array:
-            moment = self._setting.switch + self._setting.publish_delay
-            return version_vectors(
-                store, version, entity, keys, np.full(len(keys), round(moment.timestamp() * 1_000_000))
-            )
-
-        return self._with_vectors(self._job.test, read)
-
-    def _with_vectors(self, period: RetrievalPeriod, read: Any) -> RetrievalPeriod:
-        sides: dict[str, tuple[Array, Examples]] = {
-            "user": (period.user_ids, period.users),
-            "pin": (period.pin_ids, period.pins),
-        }
-        changed = {
-            entity: examples.with_inputs({self._inputs[entity]: read(entity, keys)})
-            for entity, (keys, examples) in sides.items()
-        }
-        return replace(period, users=changed["user"], pins=changed["pin"])
+        moment = self._setting.switch + self._setting.publish_delay
+        return with_vectors(self._job.test, self._inputs, vectors_at(store, version, moment))
 
     def _nothing(self, entity: str, keys: Array) -> Array:
         del entity
@@ -147,11 +123,7 @@ class StaleRetrieval:
 
     @cached_property
     def _inputs(self) -> dict[str, str]:
-        """Input with the version's vectors, by entity."""
-        data, version = self._setting.job.data, self._setting.version
-        return {
-            entity: vector_input(side, version) for entity, side in zip(ENTITIES, (data.user, data.pin), strict=True)
-        }
+        return vector_inputs(self._setting)
 
     @cached_property
     def _job(self) -> RetrievalJob:

@@ -17,16 +17,18 @@ from trainers.data.examples import Examples
 from trainers.data.history_rows import HistoryReader
 from trainers.data.older_vectors import older_vectors
 from trainers.data.upstream_data import UpstreamRows, UpstreamSpecs, read_rows, upstream_specs
+from trainers.experiments.cross_vectors import keep_cross
 from trainers.experiments.history_share import HistoryShare
 from trainers.experiments.setting import Setting
 from trainers.forked import map_forked
 from trainers.progress import Progress
 from trainers.upstream.compatibility import Compatibility
 from trainers.upstream.frame import Frame
+from trainers.upstream.model import EXPERT_DIM
 from trainers.upstream.recipes import UpstreamRecipe
 from trainers.upstream.vector_files import read_frame
 from trainers.upstream.walk import WalkData, WalkPlan, daily_file, walk
-from trainers.upstream_rows import history_reader, model_stream, walk_data
+from trainers.upstream_rows import domain_tasks, history_reader, model_stream, of_tasks, walk_data
 from trainers.upstream_steps import id_tables, upstream_trainer
 
 ENTITY_INPUTS = "entities"
@@ -52,6 +54,10 @@ class WalkRequest:
     """Weight of that loss."""
     history_share: float = 1.0
     """Share of the users whose long histories it is pre-trained on."""
+    tasks: tuple[str, ...] = ()
+    """Tasks that it learns; all of its domains when there are none."""
+    cross_days: int = 0
+    """Leave cross representations of the entities' rows in so many days, in the place of embeddings; 0 for these."""
 
 
 class Walks:
@@ -65,7 +71,8 @@ class Walks:
         open_ones = [each for each in requests if not (self._folder / each.name / _DONE).exists()]
         if not open_ones:
             return
-        cutoffs = [c for c in self._cutoffs if any(each.embed_from <= c <= each.until for each in open_ones)]
+        embedded = [each for each in open_ones if not each.cross_days]
+        cutoffs = [c for c in self._cutoffs if any(each.embed_from <= c <= each.until for each in embedded)]
         self._entities.write(self._active, cutoffs, self._setting.progress)
         older = {each.compatible_with for each in open_ones if each.compatible_with is not None}
         targets = {version: self._targets(version) for version in older}
@@ -88,7 +95,16 @@ class Walks:
         for cutoff in self._cutoffs:
             if request.embed_from <= cutoff <= request.until:
                 out = self._folder / request.name
-                yield cutoff, read_frame(partial(daily_file, out, cutoff=cutoff), request.recipe.embedding_dim)
+                yield cutoff, read_frame(partial(daily_file, out, cutoff=cutoff), self.dim(request))
+
+    def dim(self, request: WalkRequest) -> int:
+        """Width of the vectors that a request leaves."""
+        if not request.cross_days:
+            return request.recipe.embedding_dim
+        return EXPERT_DIM * len(self._tasks(request))
+
+    def _tasks(self, request: WalkRequest) -> tuple[str, ...]:
+        return request.tasks or domain_tasks(self._setting.evaluation.log, self._model)
 
     def backward_map(self, request: WalkRequest) -> Path:
         """File of the map that a compatible model was trained with."""
@@ -99,12 +115,15 @@ class Walks:
     ) -> None:
         out, older = self._folder / request.name, request.compatible_with
         compatibility = Compatibility(older_dim=older.dim, weight=request.compatibility_weight) if older else None
+        tasks = self._tasks(request)
         trainer = upstream_trainer(
-            self._setting.evaluation.log, self._specs, request.recipe, self._model, request.seed, compatibility
+            self._setting.evaluation.log, self._specs, request.recipe, self._model, request.seed, compatibility, tasks
         )
         history = HistoryShare(self._history(request.seed), request.history_share)
         stream = replace(domain.stream, examples=targets[older]) if older else domain.stream
         data = replace(domain, stream=stream, history=history, num_history=history.num_rows)
+        if request.tasks:
+            data = of_tasks(data, request.tasks)
         plan = WalkPlan(
             model=self._model,
             cutoffs=tuple(cutoff for cutoff in self._cutoffs if cutoff <= request.until),
@@ -112,7 +131,8 @@ class Walks:
             out=out,
             seed=request.seed,
         )
-        walk(trainer, data, plan, progress)
+        keep = keep_cross(trainer, data, request.cross_days, out) if request.cross_days else None
+        walk(trainer, data, plan, progress, keep=keep)
         if trainer.backward is not None and older is not None:
             trainer.backward.save(out / BACKWARD_MAP, {"older": older.key, "until": request.until.isoformat()})
         (out / _DONE).touch()
@@ -144,7 +164,8 @@ class Walks:
     def _rows(self) -> UpstreamRows:
         evaluation = self._setting.evaluation
         until = evaluation.spec.window.until
-        return read_rows(evaluation.log, evaluation.store, self._specs, self._setting.progress, until=until)
+        specs, progress = self._specs, self._setting.progress
+        return read_rows(evaluation.log, evaluation.store, specs, progress, until=until, folder=self._folder)
 
     @cached_property
     def _domain(self) -> WalkData:

@@ -8,7 +8,8 @@ Dims: N rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 from feature_repo.contract import ENTITIES, write_atomically
 from feature_repo.layout import open_store
 from feature_repo.versions import VersionRecord
-from trainers.data.active_entities import ActiveEntities, Keys
+from trainers.data.active_entities import ActiveEntities, EntityFiles, Keys
 from trainers.data.examples import Examples
 from trainers.data.label_stream import LabelStream
 from trainers.data.older_vectors import older_vectors
@@ -46,7 +47,8 @@ from trainers.upstream.walk import (
 from trainers.upstream_rows import domain_tasks, model_stream, upstream_examples
 from trainers.upstream_steps import upstream_trainer
 
-Entities = Mapping[str, tuple[Keys, Examples]]
+ENTITY_INPUTS = "entities"
+"""Folder of the workspace with the inputs of who is embedded, while the day is trained."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +88,7 @@ def train_day(
     days = [_version_day(home, record, index, cutoff, workspace / record.key) for record in missing]
     rows = np.unique(np.concatenate([np.empty(0, np.int64), *(day.stream.rows for day in days)]))
     examples = _examples(home, days, index, rows, progress)
-    entities = _entities(home, days, cutoff, progress)
+    entities = _entities(home, days, cutoff, workspace / ENTITY_INPUTS, progress)
 
     def train(position: int, progress: Progress) -> dict[str, Any]:
         day = days[position]
@@ -95,6 +97,7 @@ def train_day(
 
     workers = home.context.config.threads
     trained = map_forked(train, range(len(days)), name="upstream models", workers=workers, progress=progress)
+    shutil.rmtree(workspace / ENTITY_INPUTS)
     figures: dict[str, Any] = {"rows": len(rows)}
     for day, found in zip(days, trained, strict=True):
         figures |= {f"{day.record.key}_{name}": value for name, value in found.items()}
@@ -160,18 +163,21 @@ def compatibility(home: Home, record: VersionRecord) -> Compatibility | None:
     return None if older is None else Compatibility(older_dim=older.dim)
 
 
-def _entities(home: Home, days: Sequence[VersionDay], cutoff: datetime, progress: Progress) -> list[Entities]:
+def _entities(
+    home: Home, days: Sequence[VersionDay], cutoff: datetime, folder: Path, progress: Progress
+) -> list[EntityFiles]:
     """Who is embedded, and their inputs: read once for all versions with the same inputs."""
+    # What a killed process left may be of other rows.
+    shutil.rmtree(folder, ignore_errors=True)
     store = open_store(home.repo_dir)
-    found: dict[tuple[str, int], Entities] = {}
-    with progress.stage("inputs of active entities", len(days)) as stage:
-        for day in days:
-            name = (id_of(day.specs), day.recipe.retention_days)
-            if name not in found:
-                retention = timedelta(days=day.recipe.retention_days)
-                active = ActiveEntities(home.log, store, day.specs, home.offline, retention)
-                found[name] = {entity: active(entity, cutoff) for entity in ENTITIES}
-            stage.advance()
+    found: dict[tuple[str, int], EntityFiles] = {}
+    for day in days:
+        name = (id_of(day.specs), day.recipe.retention_days)
+        if name not in found:
+            retention = timedelta(days=day.recipe.retention_days)
+            found[name] = EntityFiles(folder / str(len(found)))
+            active = ActiveEntities(home.log, store, day.specs, home.offline, retention)
+            found[name].write(active, [cutoff], progress)
     return [found[id_of(day.specs), day.recipe.retention_days] for day in days]
 
 
@@ -186,7 +192,7 @@ def _stream(day: VersionDay, index: RowIndex, examples: Examples, rows: Keys) ->
 
 
 def _train(
-    home: Home, day: VersionDay, stream: UpstreamExamples, entities: Entities, cutoff: datetime, progress: Progress
+    home: Home, day: VersionDay, stream: UpstreamExamples, entities: EntityFiles, cutoff: datetime, progress: Progress
 ) -> dict[str, Any]:
     """Go on from the version's checkpoint, and leave the next one and the day's vectors in the workspace."""
     record, num_new = day.record, day.num_new
@@ -198,9 +204,9 @@ def _train(
     with progress.stage(f"train {record.key}", len(rows)) as stage:
         scores = learn_day(trainer, rows, tasks, record.model, cutoff, day.random, stage)
     curve = [*notes["progressive"], *scores]
-    for entity, (keys, examples) in entities.items():
+    for entity in ENTITIES:
         file = daily_file(day.out, entity, cutoff)
-        write_embeddings(trainer, entity, keys, examples, file, f"{record.key} at {cutoff:%Y-%m-%d}")
+        write_embeddings(trainer, entity, entities(entity, cutoff), file, f"{record.key} at {cutoff:%Y-%m-%d}")
     trainer.save(day.out / CHECKPOINT, {"cutoff": cutoff.isoformat(), "progressive": curve})
     # Written last: it says that the day is whole.
     write_atomically(day.out / PROGRESSIVE_FILE, json.dumps(curve) + "\n")

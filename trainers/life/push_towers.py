@@ -160,7 +160,7 @@ def _examples(home: Home, source: VersionRecord, specs: UpstreamSpecs, cutoff: d
     """Some entities of the day."""
     retention = timedelta(days=upstream_recipe(source).retention_days)
     active = ActiveEntities(home.log, open_store(home.repo_dir), specs, home.offline, retention)
-    return {entity: _some(active(entity, cutoff)[1]) for entity in ENTITIES}
+    return {entity: _some(next(active.chunks(entity, cutoff))[1]) for entity in ENTITIES}
 
 
 def _some(examples: Examples) -> Examples:

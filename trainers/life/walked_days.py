@@ -66,7 +66,7 @@ def walk_days(
         if cutoff in wanted:
             checkpoint.save(_weights(out, cutoff), trainer.model)
 
-    return walk(trainer, _data(home, record, specs, last, progress), plan, progress, keep=keep)
+    return walk(trainer, _data(home, record, specs, last, out, progress), plan, progress, keep=keep)
 
 
 def embed_days(
@@ -97,7 +97,7 @@ def embed_days(
         checkpoint.load(_weights(out, cutoff), trainer.model)
         for entity in ENTITIES:
             file, subject = daily_file(folder, entity, cutoff), f"{record.key} at {cutoff:%Y-%m-%d}"
-            write_embeddings(trainer, entity, *entities(entity, cutoff), file, subject)
+            write_embeddings(trainer, entity, entities(entity, cutoff), file, subject)
 
     inputs_mb = max(file.stat().st_size for file in (out / "entities").rglob("*.safetensors")) / 2**20
     weights_mb = _weights(out, missing[0]).stat().st_size / 2**20
@@ -118,9 +118,11 @@ def trainer_of(home: Home, record: VersionRecord, specs: UpstreamSpecs) -> Upstr
     return upstream_trainer(home.log, specs, recipe, record.model, record.seed, compatibility(home, record))
 
 
-def _data(home: Home, record: VersionRecord, specs: UpstreamSpecs, until: datetime, progress: Progress) -> WalkData:
+def _data(
+    home: Home, record: VersionRecord, specs: UpstreamSpecs, until: datetime, out: Path, progress: Progress
+) -> WalkData:
     store = open_store(home.repo_dir)
-    rows = read_rows(home.log, store, specs, progress, until=until)
+    rows = read_rows(home.log, store, specs, progress, until=until, folder=out)
     history = history_reader(home.log, home.offline, specs, record.model, record.seed)
     older = compatible_with(home, record)
     if older is not None:

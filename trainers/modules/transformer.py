@@ -69,6 +69,28 @@ class MultiHeadAttention(nn.Module):
         mixed_BHTE = F.scaled_dot_product_attention(query_BHTE, key_BHLE, value_BHLE, attn_mask=visible_B11L)
         return self._join(mixed_BHTE) * any_present[:, :, None].to(tokens.dtype)
 
+    def pool(
+        self, queries: Float[Tensor, "T D"], tokens: Float[Tensor, "B L D"], present: Bool[Tensor, "B L"]
+    ) -> Float[Tensor, "B T D"]:
+        """The same for queries that all rows share, which costs a third: no token needs a key or a value of its own.
+
+        A score q·(K x + b) is (Kᵀ q)·x and a term that is the same for all tokens, which a softmax does not see; and a
+        mixture of values V x + c, whose weights add up to 1, is V (mixture of x) + c.
+        """
+        heads, dim = self.num_heads, tokens.shape[2]
+        key_HED, value_HED = self.key_value.weight.reshape(2, heads, dim // heads, dim).unbind()
+        bias_HE = self.key_value.bias[dim:].reshape(heads, dim // heads)
+        query_THE = self.query(queries).reshape(-1, heads, dim // heads)
+        folded_THD = torch.einsum("the,hed->thd", query_THE, key_HED) * (dim // heads) ** -0.5
+        scores_BXL = (tokens @ folded_THD.flatten(0, 1).T).transpose(1, 2)
+        any_present = present.any(dim=1, keepdim=True)
+        visible_B1L = (present | ~any_present)[:, None, :]
+        shares_BXL = scores_BXL.masked_fill(~visible_B1L, -torch.inf).softmax(dim=-1)
+        mixed_BTHD = (shares_BXL @ tokens).reshape(tokens.shape[0], -1, heads, dim)
+        joined_BTD = (torch.einsum("bthd,hed->bthe", mixed_BTHD, value_HED) + bias_HE).flatten(2)
+        pooled: Tensor = self.output(joined_BTD)
+        return pooled * any_present[:, :, None].to(tokens.dtype)
+
     def _split(self, tokens: Tensor) -> Tensor:
         head_dim = tokens.shape[2] // self.num_heads
         return tokens.reshape(tokens.shape[0], tokens.shape[1], self.num_heads, head_dim).transpose(1, 2)
@@ -150,14 +172,16 @@ class SequenceEncoder(nn.Module):
         """
         for layer in self.layers:
             sequence = layer(sequence, present)
-        pooled_BTD = self.pool(self._queries(sequence, target), self.norm(sequence), present)
+        pooled_BTD = self._pooled(self.norm(sequence), present, target)
         return torch.where(present.any(dim=1)[:, None, None], pooled_BTD, self.empty)
 
-    def _queries(self, sequence: Tensor, target: Tensor | None) -> Tensor:
+    def _pooled(self, sequence: Tensor, present: Tensor, target: Tensor | None) -> Tensor:
         if (target is None) != (self.target is None):
             got = "none" if target is None else f"one of shape {tuple(target.shape)}"
             raise ValueError(
                 f"a target must come exactly with pooling='target' (got {got} with {self.config.pooling!r})"
             )
-        queries_BTD = self.queries.expand(sequence.shape[0], -1, -1)
-        return queries_BTD if self.target is None else queries_BTD + self.target(target)[:, None, :]
+        if self.target is None:
+            return self.pool.pool(self.queries, sequence, present)
+        pooled: Tensor = self.pool(self.queries + self.target(target)[:, None, :], sequence, present)
+        return pooled

@@ -19,8 +19,10 @@ from trainers.modules.dcn import CrossNetwork, CrossNetworkConfig
 from trainers.modules.dhen import DHEN, DHENConfig
 from trainers.modules.embedding import FieldEmbedding, FieldEmbeddingConfig
 from trainers.modules.heads import TaskHeads, TaskHeadsConfig
+from trainers.modules.joined_vectors import JoinedVectors, JoinedVectorsConfig
 from trainers.modules.mmoe import MMoE, MMoEConfig
 from trainers.modules.side import Side, SideConfig
+from trainers.modules.vector_sequence import VectorSequence, VectorSequenceConfig
 
 DOT_SCALE = 4.0
 """Inner products of unit vectors are mostly below a half; this brings them to the size of other inputs."""
@@ -43,6 +45,14 @@ class RankerConfig:
     """Tasks; the first is the one that early stopping looks at."""
     vector_pairs: tuple[tuple[str, str], ...] = ()
     """User and Pin inputs that hold vectors of one space."""
+    past_vectors: tuple[str, ...] = ()
+    """Inputs with the user's vectors of earlier days, oldest first; `user` leaves them out."""
+    past: VectorSequenceConfig | None = None
+    """Sizes of their sequence, where there are any."""
+    joined_vectors: tuple[str, ...] = ()
+    """Inputs with embeddings that become tokens together; `user` and `pin` leave them out."""
+    joined: JoinedVectorsConfig | None = None
+    """Sizes of these, where there are any."""
     sequence_buckets: int = 0
     """Rows of the table for Pins in sequences; 0 without sequences."""
     backbone: str = "dcn"
@@ -61,11 +71,20 @@ class RankerConfig:
     def __post_init__(self) -> None:
         if self.backbone not in ("dcn", "dhen"):
             raise ValueError(f"backbone must be 'dcn' or 'dhen' (got {self.backbone!r})")
+        if len(self.past_vectors) != (0 if self.past is None else self.past.length):
+            sized = "none" if self.past is None else self.past.length
+            raise ValueError(f"past must size the past_vectors (got {sized} for {len(self.past_vectors)} inputs)")
+        if len(self.joined_vectors) != (0 if self.joined is None else len(self.joined.dims)):
+            widths = "none" if self.joined is None else self.joined.dims
+            raise ValueError(
+                f"joined must size the joined_vectors (got {widths} for {len(self.joined_vectors)} inputs)"
+            )
 
     @property
     def num_tokens(self) -> int:
         """Tokens of all sides, F."""
-        return self.user.num_tokens + self.pin.num_tokens + self.context.num_fields
+        further = (self.past is not None) + (self.joined.num_tokens if self.joined is not None else 0)
+        return self.user.num_tokens + self.pin.num_tokens + self.context.num_fields + further
 
 
 class CrossBackbone(nn.Module):
@@ -113,6 +132,8 @@ class Ranker(nn.Module):
         self.user = Side(config.user)
         self.pin = Side(config.pin)
         self.context = FieldEmbedding(config.context)
+        self.past = VectorSequence(config.past) if config.past is not None else None
+        self.joined = JoinedVectors(config.joined) if config.joined is not None else None
         dim = config.user.fields.field_dim
         self.sequence_pins = nn.Embedding(config.sequence_buckets, dim) if config.sequence_buckets else None
         self.backbone = CrossBackbone(config) if config.backbone == "dcn" else DhenBackbone(config)
@@ -123,6 +144,10 @@ class Ranker(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Logit [B] of each task."""
         sides = [self.user(inputs, self.sequence_pins), self.pin(inputs), self.context(inputs)]
+        if self.past is not None:
+            sides.append(self.past(torch.stack([inputs[name] for name in self.config.past_vectors], dim=1)))
+        if self.joined is not None:
+            sides.append(self.joined([inputs[name] for name in self.config.joined_vectors]))
         tokens = torch.cat(sides, dim=1)
         features = self.dropout(self.backbone(tokens, self._dots(inputs, tokens)))
         logits: dict[str, Tensor] = self.heads(self.mmoe(features))

@@ -70,6 +70,18 @@ class BoostedRecipe:
     """Categories with more values are not read."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogisticRecipe:
+    """A logistic regression on the columns of the LightGBM ranker."""
+
+    inverse_l2: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)
+    """Inverse strengths of the regularisation that are tried; the one with the least validation log loss is kept."""
+    max_iterations: int = 200
+    """Steps of L-BFGS at most."""
+    tolerance: float = 1e-4
+    """Largest slope at which it stops."""
+
+
 def boosted() -> BoostedRecipe:
     """LightGBM beside the neural rankers."""
     return BoostedRecipe()

@@ -17,6 +17,9 @@ QUESTIONS = {
     "aggregation": "The vectors of an entity's days become one. What is each way worth against no embeddings?",
     "staleness": "The same ranker and retrieval read vectors that were refreshed some days ago: what is lost?",
     "refresh_cost": "A day's refresh goes on from yesterday's model. What does that lose against training anew?",
+    "consumers": "Teams with less than upstream has, or as much, or one surface alone: what do vectors give them, and "
+    "what is left when a store lacks them?",
+    "ablation": "Parts of the upstream model are left out, or made wider: what does its consumer lose?",
 }
 
 

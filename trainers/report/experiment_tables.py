@@ -15,13 +15,18 @@ TITLES = {
     "aggregation": "Which average of an entity's days serves best",
     "staleness": "What vectors of some days ago cost",
     "refresh_cost": "What a day's refresh costs against training anew",
+    "consumers": "What vectors are worth to different consumers",
+    "ablation": "What each part is worth",
 }
 _CHANGES = {
     "change_to_v": "against v refreshed [95 %]",
     "change_to_fresh": "against fresh [95 %]",
     "change_to_latest": "against the latest day's [95 %]",
     "change_to_retrain": "against the retrain [95 %]",
+    "change_to_vectors": "against the vectors alone [95 %]",
+    "change_to_whole": "against the whole [95 %]",
     "lift": "against no embeddings [95 %]",
+    "gauc_lift": "gAUC against no embeddings [95 %]",
     "change_to_none": "against no embeddings [95 %]",
 }
 _NAMES = {

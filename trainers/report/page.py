@@ -48,6 +48,7 @@ from trainers.report.wording import (
     INPUTS_LABELS,
     find_task,
     gain_text,
+    gap_text,
     headline,
     headline_rows,
     interval_pct,
@@ -75,6 +76,8 @@ class LiftPanel:
     plot: Markup | None
     """None where no lift was measured."""
     optimum: Optimum | None
+    gap: str
+    """How much of the gap to the optimum embeddings close; empty where it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,6 +201,7 @@ def _lift_panels(report: Report) -> list[LiftPanel]:
                 rows=rows,
                 plot=Markup(lift_dots(drawn, limits, name=f"lift{i}")) if drawn else None,
                 optimum=next((optimum for optimum in report.optimum if optimum.task == task), None),
+                gap=typeset(gap_text(report, rows)),
             )
         )
     return panels

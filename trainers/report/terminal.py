@@ -15,6 +15,7 @@ from trainers.report.wording import (
     INPUTS_LABELS,
     find_task,
     gain_text,
+    gap_text,
     headline,
     interval_pct,
     lift_groups,
@@ -77,7 +78,8 @@ def _lift_table(report: Report, task: str, ranker: str, rows: list[LiftRow]) -> 
     for optimum in report.optimum:
         if optimum.task == task:
             loss = "" if optimum.log_loss is None else f"{optimum.log_loss:.4f}"
-            table.add_row("optimum", f"{optimum.roc_auc:.4f}", "", loss, "true probabilities", style="dim")
+            said = ": ".join(filter(None, ("true probabilities", gap_text(report, rows))))
+            table.add_row("optimum", f"{optimum.roc_auc:.4f}", "", loss, said, style="dim")
     return table
 
 

@@ -37,6 +37,19 @@ def interval_pct(interval: tuple[float, float]) -> str:
     return f"{signed_pct(interval[0])} to {signed_pct(interval[1])}"
 
 
+def gap_text(report: Report, rows: Sequence[LiftRow]) -> str:
+    """How much of the way from no embeddings to the true probabilities the last arm goes; empty where not known.
+
+    Args:
+        rows: Arms of one ranker, the one without embeddings first.
+    """
+    best = next((each.roc_auc for each in report.optimum if each.task == rows[0].task), None)
+    if best is None or len(rows) < 2 or rows[0].inputs != "none" or best <= rows[0].roc_auc:
+        return ""
+    share = 100.0 * (rows[-1].roc_auc - rows[0].roc_auc) / (best - rows[0].roc_auc)
+    return f"embeddings close {share:.1f}% of the gap"
+
+
 def typeset(text: str) -> str:
     """The text with true minus signs before numbers; dates and ranges keep their hyphens."""
     return re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", text)

@@ -25,6 +25,8 @@ from trainers.modules.ple import PLE, PLEConfig
 from trainers.modules.side import Side, SideConfig
 
 Layers = tuple[tuple[str, ...], ...]
+EXPERT_DIM = 32
+"""Width of what a task's head reads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +60,11 @@ class UpstreamConfig:
     def embedding_dim(self) -> int:
         """Width of the embeddings, E."""
         return self.output_tokens * self.user.fields.field_dim
+
+    @property
+    def cross_dim(self) -> int:
+        """Width of the cross representations, H."""
+        return len(self.tasks) * EXPERT_DIM
 
 
 class UpstreamOutput(NamedTuple):
@@ -130,20 +137,29 @@ class InteractionTower(nn.Module):
     def forward(
         self, user: Float[Tensor, "B E"], pin: Float[Tensor, "B E"], inputs: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Logit [B] of each task; embeddings come as unit vectors and are brought to unit variance."""
+        """Logit [B] of each task; embeddings come as unit vectors."""
+        logits: dict[str, Tensor] = self.heads(self.represent(user, pin, inputs))
+        return logits
+
+    def represent(
+        self, user: Float[Tensor, "B E"], pin: Float[Tensor, "B E"], inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """What the head of each task reads [B, H]; embeddings are brought to unit variance."""
         user, pin = user * self.scale, pin * self.scale
         flat = torch.cat([user, pin, user * pin], dim=1)
         fields = flat.reshape(user.shape[0], flat.shape[1] // self.token_dim, self.token_dim)
         tokens = self.dhen(torch.cat([fields, self.context(inputs)], dim=1))
-        logits: dict[str, Tensor] = self.heads(self.mmoe(tokens.flatten(1)))
-        return logits
+        mixed: dict[str, Tensor] = self.mmoe(tokens.flatten(1))
+        return mixed
 
 
 def _experts(config: UpstreamConfig) -> MMoE | PLE:
     width = config.hidden_tokens * config.user.fields.field_dim
     if config.experts == "ple":
-        return PLE(PLEConfig(input_dim=width, tasks=config.tasks, num_experts=config.num_experts))
-    return MMoE(MMoEConfig(input_dim=width, tasks=config.tasks, num_experts=config.num_experts))
+        return PLE(
+            PLEConfig(input_dim=width, tasks=config.tasks, num_experts=config.num_experts, output_dim=EXPERT_DIM)
+        )
+    return MMoE(MMoEConfig(input_dim=width, tasks=config.tasks, num_experts=config.num_experts, output_dim=EXPERT_DIM))
 
 
 class UpstreamModel(nn.Module):
@@ -160,6 +176,14 @@ class UpstreamModel(nn.Module):
         """Embeddings of both entities and the logits of all tasks."""
         user, pin = self.embed_users(inputs), self.embed_pins(inputs)
         return UpstreamOutput(self.interaction(user, pin, inputs), user, pin)
+
+    def cross(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "B H"]:
+        """Cross representations: what the interaction tower's heads read, all tasks side by side.
+
+        Source: LFM4Ads, arXiv:2508.14948, which hands them to consumers beside the embeddings.
+        """
+        user, pin = self.embed_users(inputs), self.embed_pins(inputs)
+        return torch.cat(list(self.interaction.represent(user, pin, inputs).values()), dim=1)
 
     def count_ids(self, inputs: Mapping[str, Tensor]) -> None:
         """Count the keys of rows that are about to be trained on, for tables with a threshold."""

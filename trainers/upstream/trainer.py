@@ -233,6 +233,11 @@ class UpstreamTrainer:
         tower = self.model.embed_users if entity == "user" else self.model.embed_pins
         return self._evaluated(tower, examples, np.arange(len(examples)), self.model.config.embedding_dim)
 
+    @torch.inference_mode()
+    def cross(self, examples: Examples, rows: Rows) -> npt.NDArray[np.float32]:
+        """Cross representations [N, H] of the rows."""
+        return self._evaluated(self.model.cross, examples, rows, self.model.config.cross_dim)
+
     def _evaluated(
         self, function: Callable[[dict[str, Tensor]], Tensor], examples: Examples, rows: Rows, width: int
     ) -> npt.NDArray[np.float32]:

@@ -6,7 +6,8 @@ Dims: N rows, E width of a vector.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,23 @@ def vector_column(vectors: npt.NDArray[np.float32]) -> pa.ListArray:
 
 def write_vectors(table: pa.Table, file: Path) -> None:
     """Write a table; a reader sees the file before or the new one, whole."""
+    write_tables(iter([table]), file)
+
+
+def write_tables(tables: Iterator[pa.Table], file: Path) -> None:
+    """The same of a table that comes in parts, one at least, of which one at a time is held."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial")
+    first = next(tables)
     # Hardly two elements of a vector are equal: looking for a dictionary of them would double the time of a write.
-    repeated = [field.name for field in table.schema if not pa.types.is_list(field.type)]
-    pq.write_table(table, partial, compression="zstd", use_dictionary=repeated)
+    repeated = [field.name for field in first.schema if not pa.types.is_list(field.type)]
+    try:
+        with pq.ParquetWriter(partial, first.schema, compression="zstd", use_dictionary=repeated) as writer:
+            for table in chain([first], tables):
+                writer.write_table(table)
+    except BaseException:
+        partial.unlink()
+        raise
     partial.replace(file)
 
 

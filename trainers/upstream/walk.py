@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -28,7 +28,7 @@ from trainers.metrics import roc_auc
 from trainers.parallel import leads, wait_for_all
 from trainers.progress import Progress, Stage
 from trainers.upstream.trainer import UpstreamExamples, UpstreamTrainer
-from trainers.upstream.vector_files import vector_column, write_vectors
+from trainers.upstream.vector_files import vector_column, write_tables
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,10 @@ PROGRESSIVE_FILE = "progressive.json"
 """What the model scored on each day before it learned from it, in a version's folder."""
 
 Moments = npt.NDArray[np.int64]
-EntityInputs = Callable[[str, datetime], tuple[npt.NDArray[np.int64], Examples]]
-"""Keys and encoded inputs of the entities of one kind that are active at a cut-off."""
+EntityChunks = Iterable[tuple[npt.NDArray[np.int64], Examples]]
+"""Keys and encoded inputs of entities of one kind, a chunk at a time; one chunk at least."""
+EntityInputs = Callable[[str, datetime], EntityChunks]
+"""Those that are active at a cut-off."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,28 +233,34 @@ def _embedding(trainer: UpstreamTrainer, data: WalkData, plan: WalkPlan) -> Call
     def write(cutoff: datetime) -> None:
         for entity in ENTITIES:
             file = daily_file(plan.out, entity, cutoff)
-            write_embeddings(
-                trainer, entity, *data.entities(entity, cutoff), file, f"{plan.model} at {cutoff:%Y-%m-%d}"
-            )
+            write_embeddings(trainer, entity, data.entities(entity, cutoff), file, f"{plan.model} at {cutoff:%Y-%m-%d}")
 
     return write
 
 
-def write_embeddings(
-    trainer: UpstreamTrainer, entity: str, keys: Moments, examples: Examples, file: Path, subject: str
-) -> None:
+def write_embeddings(trainer: UpstreamTrainer, entity: str, chunks: EntityChunks, file: Path, subject: str) -> None:
     """Embed entities and write the vectors as they are, before alignment and averaging.
 
     Args:
+        chunks: Held one at a time, so that memory does not grow with the number of entities.
         subject: Model and day, for the error.
 
     Raises:
         FloatingPointError: A vector is not finite.
     """
-    vectors = trainer.embed(entity, examples)
-    _check_vectors(vectors, entity, subject)
+
+    def tables() -> Iterator[pa.Table]:
+        for keys, examples in chunks:
+            vectors = trainer.embed(entity, examples)
+            _check_vectors(vectors, entity, subject)
+            yield pa.table({join_key(entity): keys, "embedding": vector_column(vectors)})
+
     if leads():
-        write_vectors(pa.table({join_key(entity): keys, "embedding": vector_column(vectors)}), file)
+        write_tables(tables(), file)
+    else:
+        # The others embed their shares of every chunk.
+        for _ in tables():
+            pass
 
 
 def _check_vectors(vectors: npt.NDArray[np.float32], entity: str, subject: str) -> None:

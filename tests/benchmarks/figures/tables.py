@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tests.benchmarks.figures.results import ResultRow
-from trainers.report.schema import Interval, LiftRow, Report, RetrievalRow, SliceRow
+from trainers.report.schema import Interval, LiftRow, Optimum, Report, RetrievalRow, SliceRow
 from trainers.report.wording import (
     INPUTS_LABELS,
     find_task,
     gain_text,
+    gap_text,
     interval_pct,
     lead_text,
     lift_groups,
@@ -91,7 +92,13 @@ def lift_tables(report: Report) -> str:
             f"{task_title(task)}{f' ({meaning})' if meaning else ''}, {ranker}, {rows[0].n_test:,} test rows\n"
         )
         parts.append(_lift_table(rows))
+        parts += [f"{_optimum_line(each, gap_text(report, rows))}\n" for each in report.optimum if each.task == task]
     return "\n".join(parts)
+
+
+def _optimum_line(optimum: Optimum, gap: str) -> str:
+    line = f"The true probabilities of the generated data have a ROC AUC of {optimum.roc_auc:.4f}"
+    return f"{line}; {gap}." if gap else f"{line}."
 
 
 def _lift_table(rows: Sequence[LiftRow]) -> str:
