@@ -19,6 +19,7 @@ from feast import ValueType
 
 from feature_repo.stores.packed.cells import FixedWidthColumn, JoinedColumn
 from feature_repo.stores.packed.decode import Mask, Stored, decode_column
+from feature_repo.stores.packed.decode_few import FEW_ROWS, few_scalars
 from feature_repo.stores.packed.encode import DOUBLE_TAG, FLOAT_TAG, VARINT_TAGS
 from feature_repo.stores.packed.varints import decode_varints
 
@@ -26,6 +27,8 @@ Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
 
 _FLOATS = {ValueType.FLOAT: (FLOAT_TAG, "<f4"), ValueType.DOUBLE: (DOUBLE_TAG, "<f8")}
+FEW_COLUMNS = 32
+"""Up to so many columns of a few rows are decoded value by value."""
 _TOGETHER = {*_FLOATS, *VARINT_TAGS} - {ValueType.UNIX_TIMESTAMP}
 
 
@@ -41,6 +44,8 @@ class ColumnType:
 
 def decode_columns(columns: Sequence[Stored], types: Sequence[ColumnType], wanted: Mask) -> list[pa.Array]:
     """An array of N per column, as `decode_column` gives it."""
+    if len(wanted) <= FEW_ROWS and len(columns) <= FEW_COLUMNS:
+        return [_few(values, each, wanted) for values, each in zip(columns, types, strict=True)]
     found: dict[int, pa.Array] = {}
     for kind in _TOGETHER.intersection(each.kind for each in types):
         places = [
@@ -56,6 +61,11 @@ def decode_columns(columns: Sequence[Stored], types: Sequence[ColumnType], wante
         found[place] if place in found else decode_column(values, each.kind, each.arrow, wanted)
         for place, (values, each) in enumerate(zip(columns, types, strict=True))
     ]
+
+
+def _few(values: Stored, each: ColumnType, wanted: Mask) -> pa.Array:
+    found = few_scalars(values, each.kind, each.arrow, wanted)
+    return decode_column(values, each.kind, each.arrow, wanted) if found is None else found
 
 
 def _numbers(columns: Sequence[Stored], kind: ValueType, wanted: Mask) -> tuple[npt.NDArray[Any], Mask] | None:

@@ -141,8 +141,11 @@ class PackedRows:
 
     def scalars(self) -> pa.Table:
         """A column per field that is no vector."""
-        plain = [field.name for field in self.read_view.fields if not _may_be_vector(field)]
-        return pa.table({name: self.column(name) for name in plain})
+        view = self.read_view
+        plain = [place for place, field in enumerate(view.fields) if not _may_be_vector(field)]
+        values, types = [self.cells.values[place] for place in plain], [view.types[place] for place in plain]
+        arrays = decode_columns(values, types, self.codes == IS_PRESENT)
+        return pa.table(dict(zip([view.names[place] for place in plain], arrays, strict=True)))
 
 
 def _may_be_vector(field: Field) -> bool:

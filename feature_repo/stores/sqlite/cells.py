@@ -28,6 +28,8 @@ ROWS_PER_STATEMENT = 16
 """Rows of one insert; a statement per cell costs twice as much."""
 _MAX_PARAMETERS = 30_000
 _CACHE_KIB = 65_536
+_FEW_CELLS = 64
+"""Up to so many cells come one by one: joining them and cutting them apart would cost more."""
 _SEPARATOR = "\x1f"
 """Between names of features in an answer."""
 _COLUMNS = ("entity_key", "feature_name", "value", "value_text", "event_ts", "created_ts", "event_us")
@@ -144,12 +146,15 @@ def read_table(connection: sqlite3.Connection, table: str, request: CellRequest)
 
 
 def _read_cells(connection: sqlite3.Connection, table: str, request: CellRequest, moment: str) -> Cells:
-    places = {key: place for place, key in enumerate(dict.fromkeys(request.keys))}
-    found = _Found(request, len(places))
     # The whole row is one stretch of the table; its features one by one are a search each.
     wanted = [] if len(request.names) == len(request.view.features) else list(request.names)
+    if len(request.keys) * len(request.names) <= _FEW_CELLS:
+        query = _query(_EACH_CELL, table, moment, len(request.keys), len(wanted))
+        return _few_cells(request, connection.execute(query, [*map(bytearray, request.keys), *wanted]).fetchall())
+    places = {key: place for place, key in enumerate(dict.fromkeys(request.keys))}
+    found = _Found(request, len(places))
     for some in _parts(list(places), KEYS_PER_QUERY):
-        query = _query(table, moment, len(some), len(wanted))
+        query = _query(_EACH_KEY, table, moment, len(some), len(wanted))
         rows = connection.execute(query, [*map(bytearray, some), *wanted]).fetchall()
         for names, alike in _by_names(rows).items():
             keys, _, values, sizes, seconds, event_us = zip(*alike, strict=True)
@@ -157,6 +162,20 @@ def _read_cells(connection: sqlite3.Connection, table: str, request: CellRequest
             found.add(names.split(_SEPARATOR), at, values, sizes)
             found.micros[at] = list(map(stored_micros, seconds, event_us))
     return found.cells(np.array([places[key] for key in request.keys], np.int64))
+
+
+def _few_cells(request: CellRequest, rows: Sequence[Any]) -> Cells:
+    """Answer of a request for so few cells that each can be an object of its own."""
+    held: dict[bytes, dict[str, bytes]] = {}
+    moments: dict[bytes, int] = {}
+    for key, name, value, seconds, event_us in rows:
+        held.setdefault(key, {})[name] = value
+        moments[key] = max(moments.get(key, NO_TIME), stored_micros(seconds, event_us))
+    found = [held.get(key, {}) for key in request.keys]
+    return Cells(
+        values=[[cells.get(name) for cells in found] for name in request.names],
+        event_micros=np.array([moments.get(key, NO_TIME) for key in request.keys], np.int64),
+    )
 
 
 def _by_names(rows: Sequence[Any]) -> dict[str, list[Any]]:
@@ -198,21 +217,25 @@ class _Found:
         return Cells(values=values, event_micros=self.micros[rows])
 
 
-@lru_cache(maxsize=256)
-def _query(table: str, moment: str, num_keys: int, num_names: int) -> str:
-    """Of each key the names of its features, their values one after the other, their sizes, and the newest moment.
+_EACH_CELL = "SELECT entity_key, feature_name, value, CAST(event_ts AS INTEGER), {moment} FROM {rows}"
+_EACH_KEY = (
+    f"SELECT entity_key, group_concat(feature_name, char({ord(_SEPARATOR)})), "
+    f"CAST(group_concat(value, '') AS BLOB), group_concat(ifnull(length(value), {NO_CELL})), "
+    # A column by itself is of the row with the maximum.
+    "MAX(CAST(event_ts AS INTEGER)), {moment} FROM {rows} GROUP BY entity_key"
+)
+"""Of each key the names of its features, their values one after the other, their sizes, and the newest moment.
 
-    A row per key: what SQLite hands out cell by cell costs more than reading it.
-    """
-    return (
-        f"SELECT entity_key, group_concat(feature_name, char({ord(_SEPARATOR)})), "
-        f"CAST(group_concat(value, '') AS BLOB), group_concat(ifnull(length(value), {NO_CELL})), "
-        # A column by itself is of the row with the maximum.
-        f"MAX(CAST(event_ts AS INTEGER)), {moment} FROM {quoted(table)} "
-        f"WHERE entity_key IN ({_marks(num_keys)})"
-        + (f" AND feature_name IN ({_marks(num_names)})" if num_names else "")
-        + " GROUP BY entity_key"
-    )
+A row per key: what SQLite hands out cell by cell costs more than reading it.
+"""
+
+
+@lru_cache(maxsize=256)
+def _query(form: str, table: str, moment: str, num_keys: int, num_names: int) -> str:
+    rows = f"{quoted(table)} WHERE entity_key IN ({_marks(num_keys)})"
+    if num_names:
+        rows += f" AND feature_name IN ({_marks(num_names)})"
+    return form.replace("{moment}", moment).replace("{rows}", rows)
 
 
 def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from feature_repo.stores.packed.cells import NO_CELL, JoinedColumn
 from feature_repo.stores.packed.decode import decode_column, decode_matrix
+from feature_repo.stores.packed.decode_few import FEW_ROWS
 from feature_repo.stores.packed.decode_together import ColumnType, decode_columns
 from feature_repo.stores.packed.encode import ARROW_TYPES, encode
 from feature_repo.stores.packed.entity_keys import JoinKey, entity_keys, key_text
@@ -77,7 +78,7 @@ def _by_hand(field: str, value: Any) -> Value:
 def test_columns_decoded_together_are_those_decoded_one_by_one(data: st.DataObject) -> None:
     kinds = data.draw(st.lists(st.sampled_from([*KINDS]), min_size=1, max_size=6))
     kinds += data.draw(st.lists(st.sampled_from([ValueType.DOUBLE, ValueType.INT64]), max_size=6))
-    num_rows = data.draw(st.integers(0, 5))
+    num_rows = data.draw(st.integers(0, 2 * FEW_ROWS))
     rows = [data.draw(st.lists(st.none() | KINDS[kind], min_size=num_rows, max_size=num_rows)) for kind in kinds]
     encoded = [encode(pa.array(values, ARROW_TYPES[kind]), kind) for kind, values in zip(kinds, rows, strict=True)]
     absent = data.draw(st.lists(st.booleans(), min_size=num_rows, max_size=num_rows))
