@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from feast import FeatureStore
 
 from feature_repo.contract import (
     EVENT_TIMESTAMP,
@@ -46,7 +46,7 @@ def with_version(job: RankerJob, version: EmbeddingVersion, vectors: Mapping[str
     return job
 
 
-def with_past(job: RankerJob, store: FeatureStore, version: EmbeddingVersion, days: int) -> RankerJob:
+def with_past(job: RankerJob, store: Any, version: EmbeddingVersion, days: int) -> RankerJob:
     """The ranker with the vectors that its users had on each of so many days before, to read as a sequence."""
     data, columns = job.data, []
     for ago in range(days, 0, -1):
@@ -65,7 +65,7 @@ def _with_vector(job: RankerJob, entity: str, column: str, values: Array) -> Ran
     return replace(job, data=replace(job.data, examples=examples, **{entity: wider}))  # type: ignore[arg-type]
 
 
-def with_histories(job: RankerJob, store: FeatureStore, manifest: RepoManifest) -> RankerJob:
+def with_histories(job: RankerJob, store: Any, manifest: RepoManifest) -> RankerJob:
     """The ranker with the long histories themselves: each as a sequence, their lengths, and how often a Pin of the
     first is in each of the others."""
     data, buckets = job.data, job.recipe.sequence_buckets
@@ -83,7 +83,7 @@ def with_histories(job: RankerJob, store: FeatureStore, manifest: RepoManifest) 
 
 
 def _read(
-    store: FeatureStore,
+    store: Any,
     users: npt.NDArray[np.int64],
     micros: npt.NDArray[np.int64],
     spec: InputSpec,

@@ -86,7 +86,7 @@ class MultiHeadAttention(nn.Module):
         any_present = present.any(dim=1, keepdim=True)
         visible_B1L = (present | ~any_present)[:, None, :]
         shares_BXL = scores_BXL.masked_fill(~visible_B1L, -torch.inf).softmax(dim=-1)
-        mixed_BTHD = (shares_BXL @ tokens).reshape(tokens.shape[0], -1, heads, dim)
+        mixed_BTHD = (shares_BXL @ tokens).reshape(tokens.shape[0], queries.shape[0], heads, dim)
         joined_BTD = (torch.einsum("bthd,hed->bthe", mixed_BTHD, value_HED) + bias_HE).flatten(2)
         pooled: Tensor = self.output(joined_BTD)
         return pooled * any_present[:, :, None].to(tokens.dtype)

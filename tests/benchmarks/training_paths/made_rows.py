@@ -46,7 +46,23 @@ def upstream_config(recipe: UpstreamRecipe, sizes: Sizes, *, sparse: bool = True
     Args:
         sparse: Whether id tables get row-wise gradients, which an optimiser of torch's own does not take.
     """
-    dim = recipe.token_dim
+    return UpstreamConfig(
+        user=_user_side(recipe, sizes, sparse),
+        pin=_pin_side(recipe, sizes, sparse),
+        context=FieldEmbeddingConfig(side="context", field_dim=recipe.token_dim, categorical_sizes=CONTEXT_CATEGORIES),
+        tasks=TASKS,
+        output_tokens=recipe.output_tokens,
+        hidden_tokens=recipe.hidden_tokens,
+        tower_layers=recipe.tower_layers,
+        interaction_layers=recipe.interaction_layers,
+        dhen_hidden_dim=recipe.dhen_hidden_dim,
+        experts=recipe.experts,
+        num_experts=recipe.num_experts,
+    )
+
+
+def _user_side(recipe: UpstreamRecipe, sizes: Sizes, sparse: bool) -> SideConfig:
+    """The last engagements with actions, surfaces and ages, and three long histories."""
     first, *others = (f"user_id_{number}" for number in range(1, NUM_SEQUENCES + 1))
     recent = SequenceInputs(
         pins=first,
@@ -57,9 +73,9 @@ def upstream_config(recipe: UpstreamRecipe, sizes: Sizes, *, sparse: bool = True
         num_surfaces=NUM_SURFACES,
         ages="user_list_1",
     )
-    user = FieldEmbeddingConfig(
+    fields = FieldEmbeddingConfig(
         side="user",
-        field_dim=dim,
+        field_dim=recipe.token_dim,
         num_dense=sizes.user_dense,
         dense_tokens=4,
         categorical_sizes=USER_CATEGORIES,
@@ -68,9 +84,14 @@ def upstream_config(recipe: UpstreamRecipe, sizes: Sizes, *, sparse: bool = True
         sparse_ids=sparse,
         id_dropout=recipe.id_dropout,
     )
-    pin = FieldEmbeddingConfig(
+    histories = tuple(SequenceInputs(pins=each, length=LENGTH) for each in others)
+    return SideConfig(fields=fields, sequences=(recent, *histories), normalise_dense=True)
+
+
+def _pin_side(recipe: UpstreamRecipe, sizes: Sizes, sparse: bool) -> SideConfig:
+    fields = FieldEmbeddingConfig(
         side="pin",
-        field_dim=dim,
+        field_dim=recipe.token_dim,
         num_dense=sizes.pin_dense,
         dense_tokens=4,
         categorical_sizes=PIN_CATEGORIES,
@@ -79,20 +100,7 @@ def upstream_config(recipe: UpstreamRecipe, sizes: Sizes, *, sparse: bool = True
         sparse_ids=sparse,
         id_dropout=recipe.pin_id_dropout,
     )
-    histories = tuple(SequenceInputs(pins=each, length=LENGTH) for each in others)
-    return UpstreamConfig(
-        user=SideConfig(fields=user, sequences=(recent, *histories), normalise_dense=True),
-        pin=SideConfig(fields=pin, normalise_dense=True),
-        context=FieldEmbeddingConfig(side="context", field_dim=dim, categorical_sizes=CONTEXT_CATEGORIES),
-        tasks=TASKS,
-        output_tokens=recipe.output_tokens,
-        hidden_tokens=recipe.hidden_tokens,
-        tower_layers=recipe.tower_layers,
-        interaction_layers=recipe.interaction_layers,
-        dhen_hidden_dim=recipe.dhen_hidden_dim,
-        experts=recipe.experts,
-        num_experts=recipe.num_experts,
-    )
+    return SideConfig(fields=fields, normalise_dense=True)
 
 
 def made_rows(sizes: Sizes, num_rows: int, seed: int) -> UpstreamExamples:
