@@ -25,8 +25,9 @@ ROUTES_EXPLANATION = (
     "Each route alone, at a constant rate of arrivals from a process of its own; latency counts from when a request "
     "was due, and percentiles are of all requests. A route that does not keep the rate up is asked at the highest "
     "that it does. *Own* is the share of the server's time outside index, store and model. *Highest rate* still has a "
-    "99th percentile of at most 50 ms, in steps of a quarter. Against `feast serve` and faiss: the same read by both "
-    "in turns, one request after the other; medians of five rounds."
+    "99th percentile of at most 50 ms, in steps of a quarter. Against `feast serve`, which reads the same store with "
+    "Feast's own client, and faiss: the same read by both in turns, one request after the other; medians of five "
+    "rounds."
 )
 ROUTES_HEADER = (
     "route", "corpus", "requests/s", "requests", "failed or degraded", "latency, ms: p50, p90, p99, p99.9, most", "own",
