@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -22,6 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Array = npt.NDArray[Any]
+
+REQUEST_ROW = "request_row"
+"""Input of a ranker that takes user and context once per request: int64 [B], the row of them that each Pin is for."""
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _REMIX = np.uint64(0xD1B54A32D192ED03)
@@ -173,6 +177,8 @@ class Encoder:
     def __init__(self, spec: InputSpec) -> None:
         self.spec = spec
         self._columns = spec.columns()
+        self._wanted = frozenset(self._columns)
+        self._numbers = [item.column for item in spec.dense]
         self._dense = _Scaling(spec.dense)
         self._lists = [_Scaling((item,)) for item in spec.lists]
         self._categorical = [_Vocabulary(item.vocabulary) for item in spec.categorical]
@@ -180,12 +186,12 @@ class Encoder:
 
     def __call__(self, frame: pa.Table) -> dict[str, Array]:
         """As `encode`."""
-        spec, side, held = self.spec, self.spec.side, frame.column_names
-        if absent := sorted(set(self._columns).difference(held), key=self._columns.index):
-            raise KeyError(f"the frame lacks {absent}; it has {held}")
+        spec, side = self.spec, self.spec.side
+        if absent := sorted(self._wanted.difference(frame.column_names), key=self._columns.index):
+            raise KeyError(f"the frame lacks {absent}; it has {frame.column_names}")
         inputs: dict[str, Array] = {}
         if spec.dense:
-            inputs[f"{side}_dense"] = self._dense.flagged([frame[item.column] for item in spec.dense])
+            inputs[f"{side}_dense"] = self._dense.flagged(_matrix(frame.select(self._numbers)))
         if spec.categorical:
             pairs = zip(self._categorical, spec.categorical, strict=True)
             inputs[f"{side}_categorical"] = np.stack([known(frame[item.column]) for known, item in pairs], axis=1)
@@ -226,6 +232,17 @@ def blank(spec: InputSpec, num_rows: int) -> dict[str, Array]:
     return encode(spec, pa.table(columns or {"row": pa.nulls(num_rows)}))
 
 
+def _matrix(columns: pa.Table) -> Array:
+    """Values of F columns as float64 [F, N], as `_floats` gives those of each."""
+    batches = columns.to_batches()
+    if len(batches) == 1:
+        # Arrow puts numbers of any width together at once, where a call per column is most of a small frame's time.
+        with suppress(pa.ArrowTypeError):
+            together = batches[0].to_tensor(null_to_nan=True, row_major=False).to_numpy()
+            return np.ascontiguousarray(together.T, np.float64)
+    return np.stack([_floats(column) for column in columns.columns])
+
+
 def _floats(column: pa.ChunkedArray | pa.Array) -> Array:
     """Values as float64 with NaN for null; a list counts as its length."""
     kind = column.type
@@ -262,12 +279,15 @@ class _Scaling:
         values /= self._scale
         return np.clip(values, -_LARGEST, _LARGEST, out=values)
 
-    def flagged(self, columns: Sequence[pa.ChunkedArray]) -> Array:
-        """Values with 0 for missing, then flags of what is missing, float32 [N, 2F]."""
-        values = self(np.stack([_floats(column) for column in columns]))
+    def flagged(self, values: Array) -> Array:
+        """Standardised values with 0 for missing, then flags of what is missing, float32 [N, 2F]."""
+        values = self(values)
         missing = np.isnan(values)
         values[missing] = 0.0
-        return np.ascontiguousarray(np.concatenate([values, missing]).T, np.float32)
+        num_columns, num_rows = values.shape
+        flagged = np.empty((num_rows, 2 * num_columns), np.float32)
+        flagged[:, :num_columns], flagged[:, num_columns:] = values.T, missing.T
+        return flagged
 
 
 class _Vocabulary:
@@ -303,6 +323,9 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _lengths(lists: pa.Array) -> Array:
+    if pa.types.is_list(lists.type) and not lists.null_count:
+        offsets: npt.NDArray[np.int32] = lists.offsets.to_numpy()
+        return np.diff(offsets).astype(np.int64)
     lengths = pc.fill_null(pc.list_value_length(lists), 0)
     return np.asarray(lengths.to_numpy(zero_copy_only=False), dtype=np.int64)
 
@@ -310,12 +333,13 @@ def _lengths(lists: pa.Array) -> Array:
 def _unroll(column: pa.ChunkedArray, length: int) -> tuple[Array, Array, pa.Array]:
     """Row, slot and value of the last `length` elements of every list."""
     lists = _one_array(column)
-    lengths = _lengths(lists)
+    lengths, values = _lengths(lists), lists.flatten()
     rows = np.repeat(np.arange(len(lengths)), lengths)
-    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    slots = np.arange(int(lengths.sum())) - starts - np.maximum(lengths - length, 0)[rows]
+    # Where each list would begin if its last elements were all of it.
+    begins = np.cumsum(lengths) - np.minimum(lengths, length)
+    slots = np.arange(len(values)) - begins[rows]
     kept = slots >= 0
-    return rows[kept], slots[kept], pc.list_flatten(lists).filter(pa.array(kept))
+    return (rows, slots, values) if kept.all() else (rows[kept], slots[kept], values.filter(pa.array(kept)))
 
 
 def _ids(item: IdInput, column: pa.ChunkedArray) -> Array:
@@ -329,6 +353,8 @@ def _ids(item: IdInput, column: pa.ChunkedArray) -> Array:
 
 def _hashed(keys: pa.ChunkedArray | pa.Array, item: IdInput) -> Array:
     """Bucket of each key, 0 for null."""
+    if not keys.null_count and pa.types.is_int64(keys.type):
+        return hash_ids(_one_chunk(keys).to_numpy(), item.buckets, item.hash)
     known = np.asarray(pc.is_valid(keys))
     numbers = np.asarray(pc.fill_null(pc.cast(keys, pa.int64()), 0))
     return np.where(known, hash_ids(numbers, item.buckets, item.hash), 0)

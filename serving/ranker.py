@@ -5,16 +5,18 @@ Dims: B candidates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from feature_repo.encoding import Array, Encoder, context_table
+from feature_repo.encoding import REQUEST_ROW, Array, Encoder, context_table
 from feature_repo.release.manifest import RankerArtifact, ReleaseManifest
 from serving.onnx_model import OnnxModel, load_model
+
+Arrays = dict[str, Array]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,8 +40,23 @@ class RankingModel:
     model: OnnxModel
     artifact: RankerArtifact
 
-    def probabilities(self, arrays: dict[str, Array], surface: str) -> Array:
-        """`sigmoid(a * logit + b)` with the surface's calibration, float64 [B]."""
+    @property
+    def takes_requests(self) -> bool:
+        """Whether the program takes user and context once per request; others take them with every candidate."""
+        return REQUEST_ROW in self.model.inputs
+
+    def probabilities(self, request: Arrays, pins: Arrays, surface: str) -> Array:
+        """`sigmoid(a * logit + b)` with the surface's calibration, float64 [B].
+
+        Args:
+            request: Inputs of user and context, one row.
+            pins: Inputs of the candidates, B rows.
+        """
+        num_pins = len(next(iter(pins.values())))
+        if self.takes_requests:
+            arrays = request | pins | {REQUEST_ROW: np.zeros(num_pins, np.int64)}
+        else:
+            arrays = {name: np.repeat(array, num_pins, axis=0) for name, array in request.items()} | pins
         slope, intercept = self.artifact.calibration_on(surface)
         logits = self.model.run(arrays).reshape(-1).astype(np.float64)
         return np.exp(-np.logaddexp(0.0, -(slope * logits + intercept)))
@@ -54,17 +71,22 @@ class Ranker:
     context: Encoder
     pctr: RankingModel
     pcvr: RankingModel | None
+    _contexts: dict[tuple[str, int, int], Arrays] = field(default_factory=dict, repr=False, compare=False)
+    """Encoded contexts by surface, hour and weekday, from which nothing else follows; surfaces are the release's."""
 
     def score(self, user: pa.Table, pins: pa.Table, surface: str, now: datetime) -> Scores:
         """Probabilities for one user row and every Pin row."""
-        arrays = self._inputs(user, pins, surface, now)
-        pcvr = self.pcvr.probabilities(arrays, surface) if self.pcvr else None
-        return Scores(pctr=self.pctr.probabilities(arrays, surface), pcvr=pcvr)
+        request = self.user(user) | self._context(surface, now)
+        candidates = self.pin(pins)
+        pcvr = self.pcvr.probabilities(request, candidates, surface) if self.pcvr else None
+        return Scores(pctr=self.pctr.probabilities(request, candidates, surface), pcvr=pcvr)
 
-    def _inputs(self, user: pa.Table, pins: pa.Table, surface: str, now: datetime) -> dict[str, Array]:
-        shared = self.user(user) | self.context(context_table([surface], [now]))
-        repeated = {name: np.repeat(array, pins.num_rows, axis=0) for name, array in shared.items()}
-        return repeated | self.pin(pins)
+    def _context(self, surface: str, now: datetime) -> Arrays:
+        moment = now.astimezone(UTC)
+        key = (surface, moment.hour, moment.weekday())
+        if key not in self._contexts:
+            self._contexts[key] = self.context(context_table([surface], [now]))
+        return self._contexts[key]
 
 
 def load_ranker(directory: Path, manifest: ReleaseManifest, threads: int) -> Ranker:

@@ -45,8 +45,9 @@ class Settings(BaseSettings):
     """Requests that may wait for a thread; more are answered 429."""
     retrieve: int = Field(default=500, ge=1, le=10_000)
     """Candidates that the query tower fetches before ranking."""
-    threads: int = Field(default=2, ge=1, le=256)
-    """Threads that one ONNX session may use within an operator."""
+    threads: int = Field(default=1, ge=1, le=256)
+    """Threads that one ONNX session may use within an operator; more answer a lone request sooner, and take more CPU
+    for it."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level of the server's own log lines."""
     log_format: LogFormat = "text"

@@ -1,6 +1,7 @@
 """What the process holds between requests, as handlers ask for it.
 
-None of these blocks, so each is `async` and costs no turn in the thread pool.
+None of these blocks, so each is `async` and costs no turn in the thread pool. Those that every ranking asks for come
+together and without dependencies of their own, because FastAPI takes its time for each.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ async def get_pushes(request: Request) -> Pushes:
 
 
 async def get_watch(request: Request) -> Watch:
-    """What is told of every ranking answer."""
+    """What is told of every answer."""
     watch: Watch = request.app.state.watch
     return watch
 
@@ -68,12 +69,16 @@ async def get_catalogue(follower: Following) -> Catalogue:
     return follower.catalogue
 
 
-async def get_recommender(follower: Following) -> Recommender:
+async def get_recommender(request: Request) -> Recommender:
     """The recommender that this request keeps to its end, whatever is promoted meanwhile.
 
     Raises:
         NotReadyError: There is none.
     """
+    return _recommender_of(request.app.state.follower)
+
+
+def _recommender_of(follower: Follower) -> Recommender:
     recommender = follower.recommender
     if recommender is None:
         refusal = follower.refusal
@@ -103,21 +108,31 @@ class Choice:
         return chosen, assignment
 
 
-async def get_choice(live: Ready, follower: Following) -> Choice:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answering:
+    """What answers a request of a user, and what is told of the answer."""
+
+    choice: Choice
+    watch: Watch
+    _follower: Follower
+
+    def shadow(self) -> Shadow | None:
+        """The shadow release, for the share of the requests that it is to score."""
+        shadow = self._follower.shadow
+        return shadow if shadow is not None and shadow.chosen() else None
+
+
+async def get_answering(request: Request) -> Answering:
     """What answers this request, to its end, whatever is promoted or split meanwhile.
 
     Raises:
         NotReadyError: No release is loaded.
     """
-    return Choice(live=live, split=follower.split)
-
-
-async def get_shadow(follower: Following) -> Shadow | None:
-    """The shadow release, for the share of the requests that it is to score."""
-    shadow = follower.shadow
-    return shadow if shadow is not None and shadow.chosen() else None
+    state = request.app.state
+    follower: Follower = state.follower
+    choice = Choice(live=_recommender_of(follower), split=follower.split)
+    return Answering(choice=choice, watch=state.watch, _follower=follower)
 
 
 Catalogued = Annotated[Catalogue, Depends(get_catalogue)]
-Chosen = Annotated[Choice, Depends(get_choice)]
-Shadowed = Annotated[Shadow | None, Depends(get_shadow)]
+AnsweredBy = Annotated[Answering, Depends(get_answering)]

@@ -13,7 +13,7 @@ from serving.asking import Ids, RankingRequest
 from serving.deadlines import Timely
 from serving.examples import RANKING_TERMS
 from serving.shadow import Answered
-from serving.state import Chosen, Shadowed, Watched
+from serving.state import AnsweredBy
 
 router = APIRouter(tags=["ranking"])
 
@@ -45,10 +45,10 @@ class RankAnswer(RankingAnswer):
 
 # Feast's online read blocks, so this is a plain `def` and runs in the thread pool.
 @router.post("/v1/rank", response_model=RankAnswer, responses=ERRORS)
-def rank_pins(request: RankRequest, choice: Chosen, shadow: Shadowed, watch: Watched, deadline: Timely) -> Response:
+def rank_pins(request: RankRequest, by: AnsweredBy, deadline: Timely) -> Response:
     """Rank Pins by score, highest first; ties keep request order."""
-    user_id = choice.live.ids.key("user", request.user_id, "user_id")
-    recommender, assignment = choice.of(user_id)
+    user_id = by.choice.live.ids.key("user", request.user_id, "user_id")
+    recommender, assignment = by.choice.of(user_id)
     check_surface(recommender.release, request.surface)
     now, ids = recommender.clock(), recommender.ids
     candidates = tuple(ids.keys("pin", request.pin_ids, "pin_ids"))
@@ -60,9 +60,9 @@ def rank_pins(request: RankRequest, choice: Chosen, shadow: Shadowed, watch: Wat
         terms=request.terms(recommender),
     )
     found = recommend(recommender, question, now, deadline)
-    if shadow is not None and found.degraded is None:
+    if found.degraded is None and (shadow := by.shadow()) is not None:
         shadow.offer(Answered.of(recommender.release, question, now, found.ranked.pctr_by_pin()))
-    watch.answered(recommender, assignment, question, found, now)
+    by.watch.answered(recommender, assignment, question, found, now)
     asked = dict(zip(candidates, request.pin_ids, strict=True))
     missing = [asked[key] for key in found.ranked.unknown.tolist()]
     return json_answer(

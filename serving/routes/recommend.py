@@ -14,7 +14,7 @@ from serving.deadlines import Timely
 from serving.examples import RANKING_TERMS
 from serving.recommender import Source, all_missing
 from serving.shadow import Answered
-from serving.state import Chosen, Shadowed, Watched
+from serving.state import AnsweredBy
 
 MAX_K = 200
 """Most Pins that one answer holds."""
@@ -71,12 +71,10 @@ class RecommendAnswer(RankingAnswer):
     response_model=RecommendAnswer,
     responses=ERRORS,
 )
-def recommend_pins(
-    request: RecommendRequest, choice: Chosen, shadow: Shadowed, watch: Watched, deadline: Timely
-) -> Response:
+def recommend_pins(request: RecommendRequest, by: AnsweredBy, deadline: Timely) -> Response:
     """Retrieve candidates, score them and answer the `k` best; ties keep retrieval order."""
-    user_id = choice.live.ids.key("user", request.user_id, "user_id")
-    recommender, assignment = choice.of(user_id)
+    user_id = by.choice.live.ids.key("user", request.user_id, "user_id")
+    recommender, assignment = by.choice.of(user_id)
     check_surface(recommender.release, request.surface)
     now, ids = recommender.clock(), recommender.ids
     question = Question(
@@ -88,9 +86,9 @@ def recommend_pins(
         terms=request.terms(recommender),
     )
     found = recommend(recommender, question, now, deadline)
-    if shadow is not None and found.degraded is None:
+    if found.degraded is None and (shadow := by.shadow()) is not None:
         shadow.offer(Answered.of(recommender.release, question, now, found.ranked.pctr_by_pin(request.k)))
-    watch.answered(recommender, assignment, question, found, now)
+    by.watch.answered(recommender, assignment, question, found, now)
     return json_answer(
         ranking(recommender, assignment, found, request.user_id, now, request.k)
         | {

@@ -29,7 +29,7 @@ from serving.answers import (
 from serving.asking import Ids
 from serving.deadlines import Timely
 from serving.recommender import Candidates, Source, all_missing
-from serving.state import Chosen, Watched
+from serving.state import AnsweredBy
 
 router = APIRouter(tags=["retrieval"])
 
@@ -72,10 +72,10 @@ class RetrieveAnswer(Origin):
 
 # Feast's online read blocks, so this is a plain `def` and runs in the thread pool.
 @router.post("/v1/retrieve", response_model=RetrieveAnswer, responses=ERRORS)
-def retrieve_pins(request: RetrieveRequest, choice: Chosen, watch: Watched, deadline: Timely) -> Response:
+def retrieve_pins(request: RetrieveRequest, by: AnsweredBy, deadline: Timely) -> Response:
     """Answer the `k` Pins with the highest inner product with the user's query vector."""
-    key = choice.live.ids.key("user", request.user_id, "user_id")
-    recommender, assignment = choice.of(key)
+    key = by.choice.live.ids.key("user", request.user_id, "user_id")
+    recommender, assignment = by.choice.of(key)
     if request.surface is not None:
         check_surface(recommender.release, request.surface)
     now, ids = recommender.clock(), recommender.ids
@@ -86,7 +86,7 @@ def retrieve_pins(request: RetrieveRequest, choice: Chosen, watch: Watched, dead
         found = recommender.popular(surface, request.k, exclude)
     else:
         found = recommender.candidates(user, surface, request.k, exclude)
-    watch.degraded(degraded)
+    by.watch.degraded(degraded)
     return json_answer(
         origin(recommender.release, now)
         | {

@@ -29,6 +29,7 @@ from tests.benchmarks.serving_load.corpora import REDIS, made_corpus, trained_co
 from tests.benchmarks.serving_load.journal import Journal
 from tests.benchmarks.serving_load.made_run import Size
 from tests.benchmarks.serving_load.promote import Found, Load, measure
+from tests.benchmarks.serving_load.rates import PERCENTILES
 from tests.benchmarks.serving_load.routes import Bench, RouteLoad, measure_routes, subject_of
 from trainers.run_config import available_threads
 
@@ -43,7 +44,8 @@ CODE = ("serving", "feature_repo", "trainers/commands/serve.py", "tests/benchmar
 def result_row(load: Load, found: Found, *, machine: str, commit: str) -> ResultRow:
     """The figures of one measurement: seconds until the last request that the old release answered was sent."""
     first, last = found.first_s(), found.last_s()
-    p50, p99 = np.percentile(found.outcomes.latency_ms, [50, 99])
+    latency = found.outcomes.latency_ms
+    percentiles = {f"p{each:g}_ms": round(float(np.percentile(latency, each)), 1) for each in PERCENTILES}
     return ResultRow(
         name=PROMOTE,
         params={
@@ -57,8 +59,9 @@ def result_row(load: Load, found: Found, *, machine: str, commit: str) -> Result
             "mixed": found.mixed,
             "first_s": round(statistics.median(first), 3),
             "slowest_s": round(max(last), 3),
-            "p50_ms": round(float(p50), 1),
-            "p99_ms": round(float(p99), 1),
+            **percentiles,
+            "max_ms": round(float(latency.max()), 1),
+            "cpu_ms": round(found.cpu_ms, 2),
             "resident_growth_mb": round(found.resident_growth_mb(), 1),
             "handle_growth": found.handle_growth(),
         },

@@ -95,7 +95,7 @@ def test_past_and_joined_vectors_come_with_their_sizes(changes: dict[str, Any], 
 def dots(user: list[float], pin: list[float]) -> list[float]:
     """What the ranker makes of one pair of vectors with their flags."""
     model, row = Ranker(CONFIG), torch.zeros(1, 1, 1)
-    (found,) = model._dots({"user_vector_0": torch.tensor([user]), "pin_vector_1": torch.tensor([pin])}, row)
+    (found,) = model.dots({"user_vector_0": torch.tensor([user]), "pin_vector_1": torch.tensor([pin])}, row)
     return list(found.tolist())
 
 
@@ -116,7 +116,7 @@ def test_ranker_takes_inner_products_and_whether_both_vectors_were_there(
 
 def test_ranker_without_pairs_has_no_inner_products() -> None:
     model = Ranker(replace(CONFIG, vector_pairs=()))
-    assert model._dots({}, torch.zeros(4, 1, 1)).shape == (4, 0)
+    assert model.dots({}, torch.zeros(4, 1, 1)).shape == (4, 0)
     assert model(inputs())["click"].shape == (BATCH,)
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from feature_repo.contract import EmbeddingVersion, join_key
 from feature_repo.encoding import IdInput, InputSpec, blank
@@ -25,6 +25,7 @@ from trainers.data.retrieval_data import RetrievalReader
 from trainers.evaluation.arms import ArmResult, RankerJob
 from trainers.evaluation.figures import calibrators
 from trainers.evaluation.onnx_export import export
+from trainers.evaluation.ranker_export import export_ranker
 from trainers.evaluation.retrieval import RetrievalArm, RetrievalJob
 from trainers.evaluation.served_scores import score_figures
 from trainers.forked import map_forked
@@ -115,21 +116,21 @@ def _arm_examples(data: RankingData, arm: ArmResult | RetrievalArm) -> Examples:
 
 def _export_programs(parts: ReleaseParts, folder: Path, workers: int, progress: Progress) -> float:
     """Write the rankers and both towers, one a core; returns the largest difference of a program from its model."""
-    programs: list[tuple[nn.Module, Examples, Path]] = [
-        (result.ranker, _arm_examples(job.data, result).take(job.split.test[:256]), folder / f"{name}.onnx")
-        for name, (job, result) in parts.rankers.items()
-    ]
+    programs: list[Callable[[], float]] = []
+    for name, (ranking, result) in parts.rankers.items():
+        rows = _arm_examples(ranking.data, result).take(ranking.split.test[:256])
+        programs.append(partial(export_ranker, result.ranker, rows, folder / f"{name}.onnx"))
     job, arm = parts.retrieval_job, parts.retrieval
     users = renamed_vectors(job.data.user, arm.user, job.test.users)
     pins = renamed_vectors(job.data.pin, arm.pin, job.test.pins).take(np.arange(min(256, len(job.test.pins))))
     made = blank(candidate_encoder(arm.pin, job.sequence_buckets), 1)
     pins = Examples(inputs={name: pins.inputs[name] for name in made}, labels=pins.labels)
-    programs.append((QueryTower(arm.model).eval(), users, folder / QUERY_TOWER))
-    programs.append((CandidateTower(arm.model).eval(), pins, folder / CANDIDATE_TOWER))
+    programs.append(partial(export, QueryTower(arm.model).eval(), users, folder / QUERY_TOWER))
+    programs.append(partial(export, CandidateTower(arm.model).eval(), pins, folder / CANDIDATE_TOWER))
 
-    def write(program: tuple[nn.Module, Examples, Path], progress: Progress) -> float:
+    def write(program: Callable[[], float], progress: Progress) -> float:
         del progress
-        return export(*program)
+        return program()
 
     return max(map_forked(write, programs, name="export models", workers=workers, progress=progress))
 

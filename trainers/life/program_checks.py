@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 
 from feature_repo.contract import EMBEDDING_FIELD, embedding_view, feature_reference
-from feature_repo.encoding import InputSpec, blank
+from feature_repo.encoding import REQUEST_ROW, InputSpec, blank
 from feature_repo.release.manifest import ReleaseManifest
 
 NUM_ROWS = 2
@@ -38,15 +38,17 @@ def program_problems(folder: Path, manifest: ReleaseManifest) -> list[str]:
 def _problems(file: Path, output: str, specs: Sequence[InputSpec], shape: tuple[int, ...]) -> Iterator[str]:
     """What is wrong with one program: its inputs, its output's name, or its output's shape."""
     made = {name: values for spec in specs for name, values in blank(spec, NUM_ROWS).items()}
+    # A ranker reads several sides, and may ask which request each of its candidates is of.
+    given = made | {REQUEST_ROW: np.arange(NUM_ROWS)} if len(specs) > 1 else made
     try:
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         inputs, outputs = ([item.name for item in items] for items in (session.get_inputs(), session.get_outputs()))
-        if absent := sorted(set(inputs) - set(made)):
+        if absent := sorted(set(inputs) - set(given)):
             yield f"{file.name} reads {absent}, and its encoders make {sorted(made)}"
         elif output not in outputs:
             yield f"{file.name} has outputs {outputs}, not {output!r}"
         else:
-            (result,) = session.run([output], {name: made[name] for name in inputs})
+            (result,) = session.run([output], {name: given[name] for name in inputs})
             yield from _shape_problems(file, output, result, shape)
     except Exception as error:
         # ONNX Runtime's exceptions have no type in common; each says what does not fit.

@@ -149,13 +149,17 @@ class Ranker(nn.Module):
         if self.joined is not None:
             sides.append(self.joined([inputs[name] for name in self.config.joined_vectors]))
         tokens = torch.cat(sides, dim=1)
-        features = self.dropout(self.backbone(tokens, self._dots(inputs, tokens)))
+        features = self.dropout(self.backbone(tokens, self.dots(inputs, tokens)))
         logits: dict[str, Tensor] = self.heads(self.mmoe(features))
         return logits
 
-    def _dots(self, inputs: Mapping[str, Tensor], tokens: Tensor) -> Float[Tensor, "B P"]:
-        """Scaled inner product of each pair and whether both vectors were present."""
-        parts = [tokens[:, :0, 0]]
+    def dots(self, inputs: Mapping[str, Tensor], tokens: Tensor) -> Float[Tensor, "B P"]:
+        """Scaled inner product of each pair and whether both vectors were present.
+
+        Args:
+            tokens: Of any width; their rows are those of an answer without pairs.
+        """
+        parts = [tokens.flatten(1)[:, :0]]
         for user_name, pin_name in self.config.vector_pairs:
             user, pin = inputs[user_name], inputs[pin_name]
             product = (user[:, :-1] * pin[:, :-1]).sum(dim=1, keepdim=True)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from feature_repo.encoding import Array
+from feature_repo.encoding import REQUEST_ROW, Array
 from feature_repo.release.manifest import RankerArtifact, ReleaseManifest
 from trainers.calibration import sigmoid
 
@@ -41,11 +41,12 @@ Scores = dict[str, npt.NDArray[np.float64]]
 def _logits(folder: Path, ranker: RankerArtifact, inputs: Mapping[str, Array], num_rows: int) -> Array:
     session = onnxruntime.InferenceSession(str(folder / ranker.model), providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
-    starts = range(0, num_rows, BATCH)
-    parts = [
-        session.run([ranker.output], {name: _wide(inputs[name][start : start + BATCH]) for name in names})[0]
-        for start in starts
-    ]
+    parts = []
+    for start in range(0, num_rows, BATCH):
+        batch = {name: _wide(values[start : start + BATCH]) for name, values in inputs.items()}
+        # Every row is of a request of its own.
+        batch[REQUEST_ROW] = np.arange(min(BATCH, num_rows - start))
+        parts.append(session.run([ranker.output], {name: batch[name] for name in names})[0])
     return np.concatenate(parts).reshape(-1).astype(np.float64) if parts else np.zeros(0)
 
 

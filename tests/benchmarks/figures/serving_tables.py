@@ -24,17 +24,19 @@ P99_MS, AT_RATE, OWN_SHARE, OVER_FEAST, OVER_FAISS, RECALL, EXPORTED = 25.0, 100
 ROUTES_EXPLANATION = (
     "Each route alone, at a constant rate of arrivals from a process of its own; latency counts from when a request "
     "was due, and percentiles are of all requests. A route that does not keep the rate up is asked at the highest "
-    "that it does. *Own* is the share of the server's time outside index, store and model. *Highest rate* still has a "
-    "99th percentile of at most 50 ms, in steps of a quarter. Against `feast serve` and faiss: the same read by both "
-    "in turns, one request after the other; medians of five rounds."
+    "that it does. *Own* is the share of the server's time outside index, store and model; *CPU* is that of its "
+    "processes for one request, while store and client take theirs on the same cores. *Highest rate* still has a 99th "
+    "percentile of at most 50 ms, in steps of a quarter. Against `feast serve`, which reads the same store with "
+    "Feast's own client, and faiss: the same read by both in turns, one request after the other; medians of five "
+    "rounds."
 )
 ROUTES_HEADER = (
     "route", "corpus", "requests/s", "requests", "failed or degraded", "latency, ms: p50, p90, p99, p99.9, most", "own",
-    "highest rate", "compared", "goal",
+    "CPU, ms", "highest rate", "compared", "goal",
 )  # fmt: skip
 HEADER = (
-    "load", "requests", "failed", "mixed", "first, s", "last, s: median, slowest", "latency, ms: p50, p99",
-    "growth: MiB, handles", "goal",
+    "load", "requests", "failed", "mixed", "first, s", "last, s: median, slowest",
+    "latency, ms: p50, p90, p99, p99.9, most", "CPU, ms", "growth: MiB, handles", "goal",
 )  # fmt: skip
 
 
@@ -54,15 +56,15 @@ def _routes(rows: Sequence[ResultRow], *, heading: bool) -> list[str]:
 def _route_cells(row: ResultRow) -> tuple[str, ...]:
     params = row.params
     corpus = f"{params['dataset']}, {params['corpus']:,} Pins × {params['dim']}, {params['store']}"
-    latencies = ", ".join(f"{params[f'{name}_ms']}" for name in ("p50", "p90", "p99", "p99.9", "max"))
     return (
         f"`/v1/{row.name}`, {params['candidates']} Pins",
         corpus,
         f"{params['rate']:g}",
         f"{row.n or 0:,}",
         f"{params['failed'] + params['degraded']}",
-        latencies,
+        _latencies(row),
         f"{100 * float(params['own_share']):.0f} %" if "own_share" in params else "",
+        _cpu(row),
         f"{params['highest_rate']:g}",
         _compared(row),
         _route_goal(row),
@@ -119,11 +121,21 @@ def _cells(row: ResultRow) -> tuple[str, ...]:
         str(params["mixed"]),
         f"{params['first_s']}",
         f"{row.ours}, {params['slowest_s']}",
-        f"{params['p50_ms']}, {params['p99_ms']}",
+        _latencies(row),
+        _cpu(row),
         f"{params['resident_growth_mb']}, {params['handle_growth']}",
         f"0 failed, 0 mixed: {_met(params['failed'] == params['mixed'] == 0)}; last within {FOLLOWED_S:g} s: "
         f"{_met(float(params['slowest_s']) <= FOLLOWED_S)}",
     )
+
+
+def _latencies(row: ResultRow) -> str:
+    return ", ".join(str(row.params[f"{name}_ms"]) for name in ("p50", "p90", "p99", "p99.9", "max"))
+
+
+def _cpu(row: ResultRow) -> str:
+    """CPU of the server for one request; nothing in rows that were measured before it was."""
+    return str(row.params.get("cpu_ms", ""))
 
 
 def _met(met: bool) -> str:

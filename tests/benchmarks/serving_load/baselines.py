@@ -18,6 +18,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+import yaml
 
 from feature_repo.contract import join_key
 from feature_repo.layout import open_store
@@ -72,12 +73,12 @@ def p50_ms(call: Callable[[int], object], repeats: int) -> float:
 
 @contextlib.contextmanager
 def feast_serve(corpus: Corpus, log: Path) -> Iterator[int]:
-    """Feast's own feature server on the run's repo; gives its port.
+    """Feast's own feature server, with Feast's own client of the store that the run's repo has; gives its port.
 
     Raises:
         RuntimeError: It did not answer in time.
     """
-    port, repo = free_port(), corpus.repo
+    port, repo = free_port(), stock_repo(corpus, log.parent / f"{corpus.name}-{corpus.store}-stock")
     command = [sys.executable, "-c", _SERVE, "--chdir", str(repo), "serve", "--host", HOST, "--port", str(port)]
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **corpus.settings})
@@ -91,6 +92,19 @@ def feast_serve(corpus: Corpus, log: Path) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+def stock_repo(corpus: Corpus, folder: Path) -> Path:
+    """The corpus's feature repo with Feast's client in the place of ours: they read the same bytes."""
+    settings = yaml.safe_load((corpus.repo / "feature_store.yaml").read_text())
+    own = settings["online_store"]
+    kept = {"redis": "connection_string", "sqlite": "path"}[corpus.store]
+    settings["online_store"] = {"type": corpus.store, kept: own[kept]}
+    folder.mkdir(exist_ok=True)
+    (folder / "feature_store.yaml").write_text(yaml.safe_dump(settings))
+    if not (folder / "data").exists():
+        (folder / "data").symlink_to((corpus.repo / "data").resolve())
+    return folder
 
 
 def against_feast(

@@ -36,7 +36,7 @@ from feature_repo.contract import (
     embedding_view,
     join_key,
 )
-from feature_repo.encoding import CategoricalInput, DenseInput, InputSpec, VectorInput
+from feature_repo.encoding import REQUEST_ROW, CategoricalInput, DenseInput, InputSpec, VectorInput
 from feature_repo.layout import EMBEDDED, apply, create_repo, open_store
 from feature_repo.release.files import RELEASES
 from feature_repo.versions import Catalogue, VersionRecord, VersionState
@@ -252,14 +252,19 @@ def _tower(entity: str, dim: int, width: int) -> onnx.ModelProto:
 def _ranker(version: int, dim: int, width: int) -> onnx.ModelProto:
     """A hidden layer over both vectors and the price, with weights that follow from the version."""
     model = onnx.parser.parse_model(
-        f"""{_HEAD} ranker (float[B, {dim + 1}] user_vector_0, float[B, {dim + 1}] pin_vector_0,
-                            float[B, 2] pin_dense) => (float[B] click) {{
-            both = Concat<axis = 1>(user_vector_0, pin_vector_0, pin_dense) hidden = MatMul(both, first)
-            active = Relu(hidden) logit = MatMul(active, second) shape = Constant<value_ints = [-1]>()
-            click = Reshape(logit, shape) }}"""
+        f"""{_HEAD} ranker (float[R, {dim + 1}] user_vector_0, float[B, {dim + 1}] pin_vector_0, float[B, 2] pin_dense,
+                            int64[B] {REQUEST_ROW}) => (float[B] click) {{
+            once = MatMul(user_vector_0, of_user) of_request = Gather<axis = 0>(once, {REQUEST_ROW})
+            pin = Concat<axis = 1>(pin_vector_0, pin_dense) of_candidate = MatMul(pin, of_pin)
+            hidden = Add(of_request, of_candidate) active = Relu(hidden) logit = MatMul(active, last)
+            shape = Constant<value_ints = [-1]>() click = Reshape(logit, shape) }}"""
     )
     random = np.random.default_rng(100 + version)
-    for name, shape in (("first", (2 * dim + 4, width)), ("second", (width, 1))):
-        weights = (random.standard_normal(shape, np.float32) * np.float32(3 / np.sqrt(shape[0]))).astype(np.float32)
+    first, last = (_weights(random, shape) for shape in ((2 * dim + 4, width), (width, 1)))
+    for name, weights in (("of_user", first[: dim + 1]), ("of_pin", first[dim + 1 :]), ("last", last)):
         model.graph.initializer.append(onnx.numpy_helper.from_array(weights, name))
     return model
+
+
+def _weights(random: np.random.Generator, shape: tuple[int, int]) -> Vectors:
+    return (random.standard_normal(shape, np.float32) * np.float32(3 / np.sqrt(shape[0]))).astype(np.float32)

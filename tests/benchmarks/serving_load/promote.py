@@ -76,6 +76,13 @@ class Found:
 
     outcomes: Outcomes
     changes: tuple[Change, ...]
+    cpu_s: float
+    """CPU that the server took for all requests, loading releases among it."""
+
+    @property
+    def cpu_ms(self) -> float:
+        """The same for one request."""
+        return 1000 * self.cpu_s / len(self.outcomes.due)
 
     @property
     def failed(self) -> int:
@@ -144,6 +151,7 @@ def _under_load(
     save_plan(plan, folder / "plan.json")
     command = [sys.executable, "-m", "tests.benchmarks.serving_load.client"]
     arguments = [str(folder / name) for name in ("plan.json", "outcomes.npz")]
+    cpu_s = server.cpu_s()
     client = subprocess.Popen([*command, *arguments], cwd=ROOT)
     try:
         time.sleep(SETTLING_S)
@@ -153,7 +161,7 @@ def _under_load(
     finally:
         client.kill()
         client.wait()
-    return Found(outcomes=load_outcomes(folder / "outcomes.npz"), changes=changes)
+    return Found(outcomes=load_outcomes(folder / "outcomes.npz"), changes=changes, cpu_s=server.cpu_s() - cpu_s)
 
 
 def _change(turn: int, server: Server, catalogue: Catalogue, releases: Sequence[str]) -> Change:

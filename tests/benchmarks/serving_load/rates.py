@@ -43,6 +43,8 @@ class AtRate:
     """By percentile, `max` among them."""
     own_share: float | None
     """Share of the server's time outside index, store and model."""
+    cpu_ms: float | None = None
+    """CPU of the server's processes for one request, those of the store and of the client not among them."""
 
     @property
     def p99_ms(self) -> float:
@@ -61,6 +63,8 @@ class Load:
 
     port: int
     folder: Path
+    cpu_s: Callable[[], float]
+    """Seconds of CPU that the server has taken so far."""
     say: Callable[[str], object] = str
     """Told what each rate gave."""
     connections: int = 64
@@ -68,9 +72,10 @@ class Load:
     def at(self, rate: float, seconds: float, requests: Sequence[Request]) -> AtRate:
         """Ask at a rate, after a moment at the same rate that is not counted."""
         self._send(rate, WARM_UP_S, requests)
-        before = stage_seconds(self.port)
+        before, cpu_s = stage_seconds(self.port), self.cpu_s()
         outcomes = self._send(rate, seconds, requests)
-        found = found_at(rate, outcomes, _share(before, stage_seconds(self.port)))
+        cpu_ms = 1000 * (self.cpu_s() - cpu_s) / len(outcomes.due)
+        found = found_at(rate, outcomes, _share(before, stage_seconds(self.port)), round(cpu_ms, 2))
         self.say(f"  {rate:g} requests/s for {seconds:g} s: {_told(found)}")
         return found
 
@@ -84,7 +89,7 @@ class Load:
         return load_outcomes(out)
 
 
-def found_at(rate: float, outcomes: Outcomes, own_share: float | None = None) -> AtRate:
+def found_at(rate: float, outcomes: Outcomes, own_share: float | None = None, cpu_ms: float | None = None) -> AtRate:
     """Figures of the outcomes of one rate."""
     latencies = outcomes.latency_ms
     found = {f"p{each:g}": round(float(np.percentile(latencies, each)), 2) for each in PERCENTILES}
@@ -95,12 +100,14 @@ def found_at(rate: float, outcomes: Outcomes, own_share: float | None = None) ->
         degraded=outcomes.count(LESS),
         latencies_ms=found | {"max": round(float(latencies.max()), 2)},
         own_share=own_share,
+        cpu_ms=cpu_ms,
     )
 
 
 def _told(found: AtRate) -> str:
     latencies = ", ".join(f"{name} {found.latencies_ms[name]}" for name in ("p50", "p99", "max"))
-    return f"{latencies} ms, {found.failed} failed, {found.degraded} degraded, own {found.own_share}"
+    counts = f"{found.failed} failed, {found.degraded} degraded"
+    return f"{latencies} ms, {counts}, own {found.own_share}, CPU {found.cpu_ms} ms a request"
 
 
 def highest_rate(at: Callable[[float], AtRate], start: float, most: float = 10_000.0) -> float:

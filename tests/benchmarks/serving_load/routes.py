@@ -98,7 +98,7 @@ def _asked_server(corpus: Corpus, load: RouteLoad, bench: Bench, subject: list[A
     with _serving(corpus, load, bench) as server:
         yield _Asked(
             server=server,
-            load=Load(port=server.port, folder=bench.folder, say=bench.say),
+            load=Load(port=server.port, folder=bench.folder, cpu_s=server.cpu_s, say=bench.say),
             corpus=corpus,
             how=load,
         )
@@ -222,6 +222,7 @@ def _params(route: str, corpus: Corpus, load: RouteLoad, first: AtRate, highest:
         "degraded": first.degraded,
         **{f"{name}_ms": value for name, value in first.latencies_ms.items()},
         **({} if first.own_share is None else {"own_share": first.own_share}),
+        **({} if first.cpu_ms is None else {"cpu_ms": first.cpu_ms}),
         "highest_rate": highest,
     }
 

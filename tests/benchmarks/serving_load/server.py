@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 START_PATIENCE_S, STOP_PATIENCE_S = 150.0, 60.0
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+_TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _COMMAND = """
 import sys
 from trainers.cli import main
@@ -47,6 +48,10 @@ class Server:
     def held(self) -> dict[int, Held]:
         """What each worker holds now, by process id."""
         return {pid: _held(pid) for pid in self.workers()}
+
+    def cpu_s(self) -> float:
+        """Seconds of CPU that all workers have taken so far."""
+        return sum(_cpu_s(pid) for pid in self.workers())
 
 
 @contextmanager
@@ -105,3 +110,9 @@ def _command_line(pid: int) -> str:
 def _held(pid: int) -> Held:
     resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_MB
     return Held(resident_mb=resident, handles=len(list(Path(f"/proc/{pid}/fd").iterdir())))
+
+
+def _cpu_s(pid: int) -> float:
+    # The second field, a name in brackets, may hold blanks; user and system time are the 14th and 15th.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * _TICK_S

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ from tests.benchmarks.serving_load.journal import Journal
 from tests.benchmarks.serving_load.made_run import Size
 from tests.benchmarks.serving_load.promote import Change, Found, Load
 from tests.benchmarks.serving_load.rates import AtRate, found_at, highest_rate
-from tests.benchmarks.serving_load.server import Held
+from tests.benchmarks.serving_load.server import Held, Server
 
 STATUSES = {"/whole": "200 OK", "/mixed": "200 OK", "/failed": "429 Too Many Requests"}
 
@@ -118,7 +120,7 @@ def found() -> Found:
     made = Outcomes(due=sent, sent=sent, received=received, outcome=outcome.astype(np.int64))
     held = [(Held(resident_mb=100.0 + number, handles=20),) for number in range(2)]
     changes = (Change(release=1, began=10.0, held=held[0]), Change(release=0, began=12.0, held=held[1]))
-    return Found(outcomes=made, changes=changes)
+    return Found(outcomes=made, changes=changes, cpu_s=0.3)
 
 
 def test_delays_are_counted_from_the_change(found: Found) -> None:
@@ -126,6 +128,7 @@ def test_delays_are_counted_from_the_change(found: Found) -> None:
     assert found.last_s() == pytest.approx([0.5, 0.25])
     assert (found.failed, found.mixed) == (0, 0)
     assert (found.resident_growth_mb(), found.handle_growth()) == (1.0, 0)
+    assert found.cpu_ms == pytest.approx(50.0)
 
 
 def test_document_shows_what_was_measured_beside_the_goals(found: Found) -> None:
@@ -133,7 +136,7 @@ def test_document_shows_what_was_measured_beside_the_goals(found: Found) -> None
     assert (row.name, row.ours, row.n) == ("promote_under_load", 0.375, 6)
     text = benchmarks_text(Results(rows=(row,)))
     assert "| 6 | 0 | 0 | 0.525 | 0.375, 0.5 |" in text
-    assert "0 failed, 0 mixed: met; last within 1 s: met" in text
+    assert "| 100.0, 175.0, 242.5, 249.3, 250.0 | 50.0 | 1.0, 0 | 0 failed, 0 mixed: met; last within 1 s: met" in text
 
 
 def rated(latencies_ms: list[float], failed: int = 0) -> AtRate:
@@ -155,6 +158,14 @@ def test_rate_is_kept_up_while_nearly_all_answers_come_soon(latency: float, fail
     assert rated([latency] * 20, failed).kept_up is kept
 
 
+def test_server_counts_the_cpu_that_its_processes_take() -> None:
+    server = Server(port=1, supervisor=os.getpid())
+    before, until = server.cpu_s(), time.process_time() + 0.05
+    while time.process_time() < until:
+        pass
+    assert 0.0 < server.cpu_s() - before < 10.0
+
+
 def test_highest_rate_is_the_last_of_a_rising_series_that_was_kept_up() -> None:
     asked: list[float] = []
 
@@ -171,7 +182,7 @@ ROW = {
     "params": {
         "dataset": "made", "corpus": 1000, "dim": 64, "store": "redis", "candidates": 500, "rate": 100.0, "failed": 0,
         "degraded": 0, "p50_ms": 8.0, "p90_ms": 12.0, "p99_ms": 20.0, "p99.9_ms": 30.0, "max_ms": 31.0,
-        "own_share": 0.15, "highest_rate": 180.0, "recall": 0.995,
+        "own_share": 0.15, "cpu_ms": 9.5, "highest_rate": 180.0, "recall": 0.995,
     },
     "unit": "ms", "ours": 8.0, "n": 100, "machine": "invented", "commit": "0123",
 }  # fmt: skip
@@ -183,6 +194,7 @@ def test_document_shows_routes_beside_their_goals() -> None:
         for name, more in (("recommend", {}), ("rank", {"stock": 100.0}), ("retrieve", {"raw": 7.0}))
     )
     text = benchmarks_text(Results(rows=rows))
+    assert "| 15 % | 9.5 | 180 |" in text
     assert "p99 ≤ 25 ms at 100 requests/s: met; own share ≤ 20 %: met" in text
     assert "feast serve 100.0 ms, ours 8.0 ms: 12.5× | ≥ 10×: met" in text
     assert "1.14×; recall 0.995 | ≤ 1.2×: met; recall ≥ 0.99: met" in text

@@ -18,6 +18,10 @@ RETRAINED = """ctr (float[B, 2] user_dense, float[B, 2] pin_dense) => (float[B] 
     first = Constant<value_int = 0>() n = Gather<axis = 1>(user_dense, first) p = Gather<axis = 1>(pin_dense, first)
     click = Sub(n, p) }"""
 """A ranker whose logit is n / 10 - p."""
+BY_REQUEST = """ctr (float[R, 2] user_dense, float[B, 2] pin_dense, int64[B] request_row) => (float[B] click) {
+    first = Constant<value_int = 0>() n = Gather<axis = 1>(user_dense, first) p = Gather<axis = 1>(pin_dense, first)
+    each = Gather<axis = 0>(n, request_row) click = Sub(each, p) }"""
+"""The same, with its user once per request."""
 
 
 def add_files(run: Path) -> None:

@@ -13,7 +13,15 @@ from feature_repo.release.manifest import ReleaseError, load_manifest
 from feature_repo.versions import Catalogue, ReleaseDisagreesError, UnknownSubjectError, WrongStateError
 from serving.loading import load_recommender
 from serving.settings import Settings
-from tests.life.releases.files import edit_manifest, version, write_manifest, write_parts
+from tests.life.releases.files import (
+    BY_REQUEST,
+    RETRAINED,
+    edit_manifest,
+    version,
+    write_manifest,
+    write_parts,
+    write_program,
+)
 from tests.serving.tiny_run import NOW, SPACES
 from trainers.life.prune import prunable, prune
 from trainers.life.release_parts import check_servable, create_from_folder
@@ -43,7 +51,11 @@ def test_release_is_made_from_retrained_parts_over_the_live_one(run: Path, catal
     assert manifest.figures == {"pctr_roc_auc": 0.8}
 
 
-def test_release_from_parts_answers_with_the_retrained_model(run: Path, catalogue: Catalogue, folder: Path) -> None:
+@pytest.mark.parametrize("program", [RETRAINED, BY_REQUEST])
+def test_release_from_parts_answers_with_the_retrained_model(
+    run: Path, catalogue: Catalogue, folder: Path, program: str
+) -> None:
+    write_program(folder / "retrained.onnx", program)
     manifest = create(run, catalogue, folder)
     recommender = load_recommender(Settings(run=run, as_of=NOW, threads=1), run / "releases" / manifest.release)
     ranked = recommender.rank(recommender.user(1, NOW), [102], "0", NOW)

@@ -39,6 +39,7 @@ def _programs_are_plain() -> Iterator[None]:
     """Exporting is tested with the exporter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(release, "export", plain_export)
+        patch.setattr(release, "export_ranker", plain_export)
         yield
 
 

@@ -78,6 +78,7 @@ def prepare() -> None:
     trainers.life.push_towers.export = export  # type: ignore[assignment]
     trainers.life.push.load_program = load_program
     trainers.evaluation.release.export = exported.export
+    trainers.evaluation.release.export_ranker = exported.export
     preparation.select = lambda _repo_dir, _package_dir=None: False
 
 
