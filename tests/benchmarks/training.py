@@ -34,7 +34,7 @@ from trainers.run_config import available_threads
 from trainers.upstream import recipes
 
 MIN_REPEATS = 5
-EXAMPLES, ENTITIES, GROWTH = 16_384, 65_536, 4
+EXAMPLES, ENTITIES, GROWTH = 16_384, 32_768, 4
 GPU_STEPS = 20
 
 
