@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from feature_repo.encoding import Array
@@ -22,7 +21,7 @@ from trainers.data.examples import Examples, Rows
 def mapped(parts: Iterable[Examples], num_rows: int, folder: Path) -> dict[str, Array]:
     """Inputs of all parts in order as arrays [N, …] that lie in files, one part at a time in memory.
 
-    The files have no name any more when this returns: their room is free again when whoever maps them has ended.
+    The files have no name: their room is free again when whoever maps them has ended, killed or not.
 
     Args:
         num_rows: Rows of all parts together, N.
@@ -32,28 +31,27 @@ def mapped(parts: Iterable[Examples], num_rows: int, folder: Path) -> dict[str, 
         ValueError: There is no part, or the parts have other rows than N.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".rows_", dir=folder) as hidden:
-        written = _written(parts, num_rows, Path(hidden))
-        return {name: np.asarray(np.load(file, mmap_mode="r")) for name, file in written.items()}
-
-
-def _written(parts: Iterable[Examples], num_rows: int, folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
     arrays: dict[str, Array] = {}
     done = 0
     for part in parts:
         for name, values in part.inputs.items():
-            if name not in files:
-                files[name] = folder / f"{name}.npy"
-                shape = (num_rows, *values.shape[1:])
-                arrays[name] = open_memmap(files[name], mode="w+", dtype=values.dtype, shape=shape)
+            if name not in arrays:
+                arrays[name] = _nameless(values, num_rows, folder)
             arrays[name][done : done + len(part)] = values
         done += len(part)
-    if not files:
+    if not arrays:
         raise ValueError("at least one part must be given (got none): no impressions; move the dataset's window")
     if done != num_rows:
         raise ValueError(f"the parts must have {num_rows} rows together (got {done})")
-    return files
+    for array in arrays.values():
+        array.flags.writeable = False
+    return arrays
+
+
+def _nameless(like: Array, num_rows: int, folder: Path) -> Array:
+    """An array of so many rows in a file that has no name."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.asarray(np.memmap(file, dtype=like.dtype, mode="w+", shape=(num_rows, *like.shape[1:])))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

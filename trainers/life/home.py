@@ -16,7 +16,7 @@ from trainers import run_config
 from trainers.data.event_log import EventLog
 from trainers.data.prepare import EVENT_LOG, OFFLINE, REPO
 from trainers.recipes import RunRecipe, get_recipe
-from trainers.steps import RunContext
+from trainers.steps import RunContext, remove
 from trainers.upstream.publish import snapshot_name
 from trainers.upstream.recipes import UpstreamRecipe, recipe_from
 
@@ -87,9 +87,9 @@ class Home:
         return version_folder(self.run, key)
 
     def remove_partials(self) -> None:
-        """Remove what killed processes had half written of checkpoints and vectors; only with the run's lock."""
-        for file in (self.run / UPSTREAM).rglob(".*.partial"):
-            file.unlink()
+        """Remove files and folders that killed processes had half written; only with the run's lock."""
+        for path in list((self.run / UPSTREAM).rglob(".*.partial")):
+            remove(path)
 
     def view_folder(self, version: EmbeddingVersion, entity: str) -> Path:
         """Snapshots of one of a version's views."""
