@@ -11,7 +11,9 @@ from torch import Tensor
 from feature_repo.encoding import REQUEST_ROW
 from tests.modules.contract import BATCH
 from tests.ranking.test_model import CONFIG, inputs
+from trainers.modules.joined_vectors import JoinedVectorsConfig
 from trainers.modules.side import SequenceInputs
+from trainers.modules.vector_sequence import VectorSequenceConfig
 from trainers.ranking.model import Ranker, RankerConfig
 from trainers.ranking.per_request import PerRequestRanker, SplitLinear
 
@@ -19,6 +21,18 @@ WITH_SEQUENCE = replace(
     CONFIG,
     user=replace(CONFIG.user, sequences=(SequenceInputs(pins="user_id_0", length=3),), sequence_layers=1),
     sequence_buckets=7,
+)
+
+
+PAST = replace(
+    CONFIG,
+    past_vectors=("user_vector_1", "user_vector_2"),
+    past=VectorSequenceConfig(length=2, vector_dim=2, token_dim=8, scale=1.0),
+)
+JOINED = replace(
+    CONFIG,
+    joined_vectors=("user_vector_1", "pin_vector_0"),
+    joined=JoinedVectorsConfig(dims=(2, 3), token_dim=8, projection_dim=8),
 )
 
 
@@ -33,9 +47,10 @@ def trained(config: RankerConfig) -> Ranker:
 
 
 def asked() -> dict[str, Tensor]:
-    """Inputs of a few rows with sequences, of which one is empty."""
+    """Inputs of a few rows with more vectors of the user, and sequences, of which one is empty."""
     sequences = torch.arange(BATCH)[:, None] * torch.tensor([[1, 1, 0]]) % 7
-    return inputs() | {"user_id_0": sequences}
+    vectors = {f"user_vector_{i}": inputs()["user_vector_0"].roll(i, 0) for i in (1, 2)}
+    return inputs() | vectors | {"user_id_0": sequences}
 
 
 @pytest.mark.parametrize("requests", [[0] * BATCH, list(range(BATCH)), [2, 0, 0, 1, *[2] * (BATCH - 4)]])
@@ -48,8 +63,11 @@ def asked() -> dict[str, Tensor]:
         replace(CONFIG, vector_pairs=()),
         replace(CONFIG, cross_rank=0),
         replace(CONFIG, cross_layers=1),
+        PAST,
+        replace(PAST, backbone="dhen"),
+        JOINED,
     ],
-    ids=["dcn", "sequence", "dhen", "without pairs", "full rank", "one cross"],
+    ids=["dcn", "sequence", "dhen", "without pairs", "full rank", "one cross", "past", "past, dhen", "joined"],
 )
 def test_logits_are_those_of_the_trained_ranker(config: RankerConfig, requests: list[int]) -> None:
     ranker, rows, given = trained(config), torch.tensor(requests), asked()
@@ -68,5 +86,5 @@ def test_split_linear_adds_the_products_of_both_sides() -> None:
     weight, bias = torch.tensor([[1.0, 10.0, 100.0]]), torch.tensor([0.5])
     layer = SplitLinear(weight, bias, torch.tensor([True, False, True]))
     request, candidate = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[5.0], [6.0], [7.0]])
-    found = layer(request, candidate, torch.tensor([1, 0, 1]))
+    found = layer(request, candidate, lambda values: values[[1, 0, 1]])
     assert found.tolist() == [[3 + 400 + 50 + 0.5], [1 + 200 + 60 + 0.5], [3 + 400 + 70 + 0.5]]

@@ -8,7 +8,7 @@ Dims: B batch, F tokens, D width of a token, K width of the concatenation, H wid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,8 @@ from trainers.modules.vector_sequence import VectorSequence, VectorSequenceConfi
 
 DOT_SCALE = 4.0
 """Inner products of unit vectors are mostly below a half; this brings them to the size of other inputs."""
+
+Each = Callable[[Tensor], Tensor]
 
 MIXED_TOKENS = 8
 """Tokens that DHEN layers of a ranker work on."""
@@ -81,10 +83,19 @@ class RankerConfig:
             )
 
     @property
+    def layout(self) -> tuple[tuple[int, bool], ...]:
+        """Tokens of each part in the order of their concatenation, and whether a request alone decides them."""
+        found = [(self.user.num_tokens, True), (self.pin.num_tokens, False), (self.context.num_fields, True)]
+        if self.past is not None:
+            found.append((1, True))
+        if self.joined is not None:
+            found.append((self.joined.num_tokens, False))
+        return tuple(found)
+
+    @property
     def num_tokens(self) -> int:
-        """Tokens of all sides, F."""
-        further = (self.past is not None) + (self.joined.num_tokens if self.joined is not None else 0)
-        return self.user.num_tokens + self.pin.num_tokens + self.context.num_fields + further
+        """Tokens of all parts, F."""
+        return sum(count for count, _ in self.layout)
 
 
 class CrossBackbone(nn.Module):
@@ -123,6 +134,10 @@ class DhenBackbone(nn.Module):
         return torch.relu(self.output(torch.cat([mixed.flatten(1), dots], dim=1)))
 
 
+def _as_they_are(values: Tensor) -> Tensor:
+    return values
+
+
 class Ranker(nn.Module):
     """Features and embeddings of a user, a candidate and the context to one logit per task."""
 
@@ -143,25 +158,37 @@ class Ranker(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Logit [B] of each task."""
-        sides = [self.user(inputs, self.sequence_pins), self.pin(inputs), self.context(inputs)]
-        if self.past is not None:
-            sides.append(self.past(torch.stack([inputs[name] for name in self.config.past_vectors], dim=1)))
-        if self.joined is not None:
-            sides.append(self.joined([inputs[name] for name in self.config.joined_vectors]))
-        tokens = torch.cat(sides, dim=1)
+        tokens = torch.cat(self.parts(inputs), dim=1)
         features = self.dropout(self.backbone(tokens, self.dots(inputs, tokens)))
         logits: dict[str, Tensor] = self.heads(self.mmoe(features))
         return logits
 
-    def dots(self, inputs: Mapping[str, Tensor], tokens: Tensor) -> Float[Tensor, "B P"]:
+    def parts(self, inputs: Mapping[str, Tensor], each: Each = _as_they_are) -> list[Tensor]:
+        """Tokens of each part, in the order of `RankerConfig.layout`.
+
+        Args:
+            each: Brings what has a row per request to a row per candidate, where those are told apart.
+        """
+        config = self.config
+        found = [self.user(inputs, self.sequence_pins), self.pin(inputs), self.context(inputs)]
+        if self.past is not None:
+            found.append(self.past(torch.stack([inputs[name] for name in config.past_vectors], dim=1)))
+        if self.joined is not None:
+            of_user = f"{config.user.fields.side}_"
+            vectors = [each(inputs[n]) if n.startswith(of_user) else inputs[n] for n in config.joined_vectors]
+            found.append(self.joined(vectors))
+        return found
+
+    def dots(self, inputs: Mapping[str, Tensor], tokens: Tensor, each: Each = _as_they_are) -> Float[Tensor, "B P"]:
         """Scaled inner product of each pair and whether both vectors were present.
 
         Args:
             tokens: Of any width; their rows are those of an answer without pairs.
+            each: As that of `parts`.
         """
         parts = [tokens.flatten(1)[:, :0]]
         for user_name, pin_name in self.config.vector_pairs:
-            user, pin = inputs[user_name], inputs[pin_name]
+            user, pin = each(inputs[user_name]), inputs[pin_name]
             product = (user[:, :-1] * pin[:, :-1]).sum(dim=1, keepdim=True)
             parts += [DOT_SCALE * product, user[:, -1:] * pin[:, -1:]]
         return torch.cat(parts, dim=1)

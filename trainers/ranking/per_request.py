@@ -11,35 +11,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from feature_repo.encoding import REQUEST_ROW
-from trainers.ranking.model import MIXED_TOKENS, CrossBackbone, DhenBackbone, Ranker
+from trainers.ranking.model import MIXED_TOKENS, CrossBackbone, DhenBackbone, Each, Ranker
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sides:
-    """Flattened tokens of both sides, each with rows of its own."""
+class Parts:
+    """Flattened tokens, those that a request decides with a row for each request."""
 
-    user: Float[Tensor, "R U"]
-    context: Float[Tensor, "R C"]
-    pin: Float[Tensor, "B V"]
-    request_row: Int[Tensor, "B"]
-    """Row of user and context that each candidate is of."""
+    tokens: tuple[tuple[Tensor, bool], ...]
+    """Tokens in the order in which the ranker was trained, and whether a request alone decides them."""
+    each: Each
+    """Brings rows of requests to rows of candidates."""
 
     def of_request(self) -> Float[Tensor, "R S"]:
         """What a request decides."""
-        return torch.cat([self.user, self.context], dim=1)
+        return torch.cat([values for values, once in self.tokens if once], dim=1)
+
+    def of_candidate(self) -> Float[Tensor, "B P"]:
+        """What a candidate decides, or both."""
+        return torch.cat([values for values, once in self.tokens if not once], dim=1)
 
     def joined(self) -> Float[Tensor, "B T"]:
-        """All tokens of each candidate, in the order in which the ranker was trained."""
-        return torch.cat([self._each(self.user), self.pin, self._each(self.context)], dim=1)
-
-    def _each(self, values: Tensor) -> Tensor:
-        return values.index_select(0, self.request_row)
+        """All tokens of each candidate."""
+        return torch.cat([self.each(values) if once else values for values, once in self.tokens], dim=1)
 
 
 class SplitLinear(nn.Module):
@@ -56,11 +57,10 @@ class SplitLinear(nn.Module):
         self.register_buffer("bias", bias.clone())
 
     def forward(
-        self, request: Float[Tensor, "R S"], candidate: Float[Tensor, "B P"], request_row: Int[Tensor, "B"]
+        self, request: Float[Tensor, "R S"], candidate: Float[Tensor, "B P"], each: Each
     ) -> Float[Tensor, "B H"]:
         """The layer's output for each candidate."""
-        once = torch.addmm(self.bias, request, self.request)
-        return torch.addmm(once.index_select(0, request_row), candidate, self.candidate)
+        return torch.addmm(each(torch.addmm(self.bias, request, self.request)), candidate, self.candidate)
 
 
 class CrossPerRequest(nn.Module):
@@ -82,12 +82,12 @@ class CrossPerRequest(nn.Module):
         self.register_buffer("gain", scaled.sum(dim=1))
         self.register_buffer("shift", weight @ backbone.norm.bias + bias)
 
-    def forward(self, sides: Sides, dots: Float[Tensor, "B P"]) -> Float[Tensor, "B H"]:
+    def forward(self, parts: Parts, dots: Float[Tensor, "B P"]) -> Float[Tensor, "B H"]:
         """Crossed features."""
         norm = self.backbone.norm
-        whole = torch.cat([sides.joined(), dots], dim=1)
+        whole = torch.cat([parts.joined(), dots], dim=1)
         flat, mean, scale = torch.native_layer_norm(whole, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        raw = self.first(sides.of_request(), torch.cat([sides.pin, dots], dim=1), sides.request_row)
+        raw = self.first(parts.of_request(), torch.cat([parts.of_candidate(), dots], dim=1), parts.each)
         low, deep = (scale * (raw - mean * self.gain) + self.shift).split(self.widths, dim=1)
         crossed = flat * self.expansion(low) + flat
         for layer in self.backbone.cross.layers[1:]:
@@ -111,10 +111,10 @@ class DhenPerRequest(nn.Module):
         mix = backbone.mix
         self.mix = SplitLinear(mix.weight, mix.bias, of_request[: mix.in_features])
 
-    def forward(self, sides: Sides, dots: Float[Tensor, "B P"]) -> Float[Tensor, "B H"]:
+    def forward(self, parts: Parts, dots: Float[Tensor, "B P"]) -> Float[Tensor, "B H"]:
         """Crossed features."""
-        tokens = self.mix(sides.of_request(), sides.pin, sides.request_row).unflatten(1, (MIXED_TOKENS, -1))
-        mixed = self.backbone.dhen(tokens).flatten(1)
+        mixed = self.mix(parts.of_request(), parts.of_candidate(), parts.each)
+        mixed = self.backbone.dhen(mixed.unflatten(1, (MIXED_TOKENS, -1))).flatten(1)
         return torch.relu(self.backbone.output(torch.cat([mixed, dots], dim=1)))
 
 
@@ -143,24 +143,20 @@ class PerRequestRanker(nn.Module):
         Args:
             inputs: As the ranker's, of user and context with a row per request, and `REQUEST_ROW` [B].
         """
-        ranker, request_row = self.ranker, inputs[REQUEST_ROW]
-        sides = Sides(
-            user=ranker.user(inputs, ranker.sequence_pins).flatten(1),
-            context=ranker.context(inputs).flatten(1),
-            pin=ranker.pin(inputs).flatten(1),
-            request_row=request_row,
-        )
-        vectors = {pin: inputs[pin] for _, pin in ranker.config.vector_pairs}
-        vectors |= {user: inputs[user].index_select(0, request_row) for user, _ in ranker.config.vector_pairs}
-        features = self.backbone(sides, ranker.dots(vectors, sides.pin))
+        ranker, each = self.ranker, partial(torch.index_select, dim=0, index=inputs[REQUEST_ROW])
+        tokens = ranker.parts(inputs, each)
+        once = [of_request for _, of_request in ranker.config.layout]
+        flat = tuple((values.flatten(1), of_request) for values, of_request in zip(tokens, once, strict=True))
+        parts = Parts(tokens=flat, each=each)
+        features = self.backbone(parts, ranker.dots(inputs, parts.of_candidate(), each))
         logits: dict[str, Tensor] = ranker.heads(ranker.mmoe(features))
         return logits
 
 
 def _of_request(ranker: Ranker) -> Bool[Tensor, "K"]:
-    """Which columns of the concatenation are of user or context: user, Pin, context, inner products."""
+    """Which columns of the concatenation, tokens and then inner products, a request alone decides."""
     config = ranker.config
     dim = config.user.fields.field_dim
-    counts = (config.user.num_tokens * dim, config.pin.num_tokens * dim, config.context.num_fields * dim)
-    widths = torch.tensor((*counts, 2 * len(config.vector_pairs)))
-    return torch.tensor([True, False, True, False]).repeat_interleave(widths)
+    widths = [count * dim for count, _ in config.layout] + [2 * len(config.vector_pairs)]
+    once = [of_request for _, of_request in config.layout] + [False]
+    return torch.tensor(once).repeat_interleave(torch.tensor(widths))
